@@ -1,0 +1,46 @@
+"""The extension modules. Everything else about the package is in pyproject.toml."""
+
+import os
+import sys
+from glob import glob
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+MSVC = sys.platform == "win32" and "MSC" in sys.version
+# Instruction sets are chosen per function in csrc and at import, never for the whole build: a wheel runs anywhere.
+FLAGS = ["/O2", "/std:c11"] if MSVC else ["-O3", "-std=c11", "-fvisibility=hidden"]
+
+
+def extension(name, sources=()):
+    return Extension(
+        f"fastrnn._core.{name}",
+        [f"fastrnn/_core/{name}.pyx", *sources],
+        include_dirs=["csrc"],
+        depends=glob("csrc/*.h"),
+        extra_compile_args=FLAGS,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [
+            extension("blas"),
+            extension("kernels", sorted(glob("csrc/*.c"))),
+            extension("memory"),
+            extension("plan"),
+            extension("rnn"),
+            extension("lstm"),
+            extension("gru"),
+        ],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "initializedcheck": False,
+            "cdivision": True,
+            "freethreading_compatible": True,
+        },
+    ),
+    options={"build_ext": {"parallel": os.cpu_count()}},
+)
