@@ -1,0 +1,73 @@
+"""What a forward pass keeps for its backward pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class RNNGrads(NamedTuple):
+    """Gradients of `rnn_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    w_ih: np.ndarray
+    w_hh: np.ndarray
+    b_ih: np.ndarray | None
+    b_hh: np.ndarray | None
+
+
+class LSTMGrads(NamedTuple):
+    """Gradients of `lstm_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    c0: np.ndarray
+    w_ih: np.ndarray
+    w_hh: np.ndarray
+    b_ih: np.ndarray | None
+    b_hh: np.ndarray | None
+
+
+class GRUGrads(NamedTuple):
+    """Gradients of `gru_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    w_ih: np.ndarray
+    w_hh: np.ndarray
+    b_ih: np.ndarray | None
+    b_hh: np.ndarray | None
+
+
+class Cache:
+    """The way from a forward pass to its backward pass: opaque, and good for one use.
+
+    It refers to the arrays of the forward pass and does not copy them: change neither `x` nor the weights before
+    backward has run. (`y` is read-only for the same reason.) The compiled engines turn what is kept into gradients
+    in place, which is why a second backward is refused.
+    """
+
+    __slots__ = ("_kept", "cell", "engine", "y")
+
+    def __init__(self, cell: str, engine: str, y: np.ndarray, *kept: Any):
+        y.flags.writeable = False
+        self.cell, self.engine, self.y = cell, engine, y
+        self._kept: tuple | None = kept
+
+    def __repr__(self) -> str:
+        state = "used" if self._kept is None else "unused"
+        return f"<{self.cell} cache of y {self.y.shape} {self.y.dtype}, engine {self.engine}, {state}>"
+
+    @property
+    def used(self) -> bool:
+        """Whether backward has taken what this cache kept."""
+        return self._kept is None
+
+    def take(self) -> tuple:
+        """What was kept, once."""
+        kept, self._kept = self._kept, None
+        if kept is None:
+            raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
+        return kept

@@ -1,0 +1,135 @@
+"""Validation of what callers pass: one clear error, before any memory is touched.
+
+Every message starts with the argument's name, then says what came and what was expected.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn._cache import Cache
+
+GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+# BLAS counts with 32-bit integers.
+MAX_DIMENSION = 2**31 - 1
+
+
+class Inputs(NamedTuple):
+    """The arguments of a forward function, checked: C-contiguous, aligned, native byte order, one dtype."""
+
+    x: np.ndarray
+    states: tuple[np.ndarray, ...]
+    w_ih: np.ndarray
+    w_hh: np.ndarray
+    b_ih: np.ndarray | None
+    b_hh: np.ndarray | None
+    lengths: np.ndarray | None
+
+
+def float_array(name: str, value: Any, dtype: np.dtype | None = None, like: str = "x") -> np.ndarray:
+    """`value` as a C-contiguous, aligned float32 or float64 array in native byte order; copied only if it must be."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: not an array: {error}") from None
+    native = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+    if dtype is None and native not in FLOATS:
+        raise TypeError(f"{name}: dtype {array.dtype}, expected float32 or float64")
+    if dtype is not None and native != dtype:
+        raise TypeError(f"{name}: dtype {array.dtype}, expected {dtype}, that of {like}")
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned and array.dtype.isnative:
+        return array
+    return np.require(array, dtype=native, requirements=["C", "A"])
+
+
+def shaped(name: str, value: Any, dtype: np.dtype, axes: str, shape: tuple[int, ...], like: str = "x") -> np.ndarray:
+    """`value` as by `float_array`, of this shape; `axes` names them in the message."""
+    array = float_array(name, value, dtype, like)
+    if array.shape != shape:
+        hint = "; transposed?" if len(shape) == 2 and array.shape == shape[::-1] else ""
+        raise ValueError(f"{name}: shape {array.shape}, expected {axes} = {shape}{hint}")
+    return array
+
+
+def lengths_array(lengths: Any, T: int, B: int) -> np.ndarray | None:
+    """`lengths` as an intp array of shape (B,) within 0..T, or None."""
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    if array.shape != (B,):
+        raise ValueError(f"lengths: shape {array.shape}, expected (B,) = {(B,)}")
+    if B and array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: dtype {array.dtype}, expected integers")
+    if B and (array.min() < 0 or array.max() > T):
+        raise ValueError(f"lengths: values from {array.min()} to {array.max()}, expected 0 to T = {T}")
+    return np.ascontiguousarray(array, dtype=np.intp)
+
+
+def indices(name: str, value: Any, count: int) -> np.ndarray:
+    """`value` as an integer array within 0..count-1."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: dtype {array.dtype}, expected integers")
+    if array.size and (array.min() < 0 or array.max() >= count):
+        raise ValueError(f"{name}: values from {array.min()} to {array.max()}, expected 0 to {count - 1}")
+    return array
+
+
+def sequence_inputs(
+    cell: str, x: Any, states: dict[str, Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, lengths: Any
+) -> Inputs:
+    """Check the arguments of `<cell>_forward`. `states` maps h0 (and c0) to what was passed; None becomes zeros."""
+    x = float_array("x", x)
+    if x.ndim != 3:
+        raise ValueError(f"x: shape {x.shape}, expected 3 dimensions (T, B, I)")
+    T, B, I = x.shape
+    gates = GATES[cell]
+    w_hh = float_array("w_hh", w_hh, x.dtype)
+    if w_hh.ndim != 2 or w_hh.shape[1] < 1 or w_hh.shape[0] != gates * w_hh.shape[1]:
+        raise ValueError(f"w_hh: shape {w_hh.shape}, expected ({gates if gates > 1 else ''}H, H) with H >= 1")
+    H = w_hh.shape[1]
+    for name, size in (("T*B", T * B), ("I", I), (f"{gates}*H", gates * H)):
+        if size > MAX_DIMENSION:
+            raise ValueError(f"x, w_hh: {name} = {size}, expected at most {MAX_DIMENSION}")
+    w_ih = shaped("w_ih", w_ih, x.dtype, f"({gates if gates > 1 else ''}H, I)", (gates * H, I))
+    biases = (
+        None if b is None else shaped(name, b, x.dtype, f"({gates if gates > 1 else ''}H,)", (gates * H,))
+        for name, b in (("b_ih", b_ih), ("b_hh", b_hh))
+    )
+    checked_states = tuple(
+        np.zeros((B, H), x.dtype) if state is None else shaped(name, state, x.dtype, "(B, H)", (B, H))
+        for name, state in states.items()
+    )
+    return Inputs(x, checked_states, w_ih, w_hh, *biases, lengths_array(lengths, T, B))
+
+
+def output_gradients(
+    cell: str, cache: Any, dy: Any, dstates: dict[str, Any]
+) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Check the arguments of `<cell>_backward`. The state gradients come back as fresh arrays, zeros for None."""
+    if not isinstance(cache, Cache):
+        hint = "; forward ran with save=False" if cache is None else ""
+        raise TypeError(f"cache: {type(cache).__name__}, expected the cache that {cell}_forward returned{hint}")
+    if cache.cell != cell:
+        raise ValueError(f"cache: it is of {cache.cell}_forward, expected one of {cell}_forward")
+    if cache.used:
+        cache.take()
+    y = cache.y
+    dy = np.zeros(y.shape, y.dtype) if dy is None else shaped("dy", dy, y.dtype, "(T, B, H)", y.shape, like="y")
+    return dy, tuple(
+        np.zeros(y.shape[1:], y.dtype)
+        if d is None
+        else np.array(shaped(name, d, y.dtype, "(B, H)", y.shape[1:], like="y"))
+        for name, d in dstates.items()
+    )
+
+
+def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
+    """`value`, if it is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r}, expected one of {', '.join(map(repr, allowed))}")
+    return value
