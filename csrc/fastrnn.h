@@ -1,0 +1,88 @@
+/* The contract between the C kernels and whoever calls them.
+ *
+ * Every array is row-major and dense: a (B, H) array has row stride H, a (B, G*H) array has row stride G*H. The caller
+ * owns all memory; no function allocates, keeps a pointer, locks or touches Python. Arguments come as outputs, inputs,
+ * sizes. Pointers may be unaligned. Unless a comment says otherwise, no two arguments of a call overlap.
+ * Any size may be 0. NaN and infinity go through as they do in the equations.
+ *
+ * Gate blocks within a row of `gates`:  LSTM i f g o,  GRU r z n  (PyTorch's order).
+ * `pre` in a comment means "before the activation", `d` + name the gradient of the loss with respect to that name.
+ */
+#ifndef FASTRNN_H
+#define FASTRNN_H
+
+#include <stddef.h>
+
+/* One table of functions for each float type; the same list serves both. */
+#define FR_DECLARE_KERNELS(NAME, REAL)                                                                                 \
+    typedef struct {                                                                                                   \
+        /* h (B,H) = act(pre (B,H) + bias (H)); act is tanh, or relu when `relu` is not 0. h may be pre. */            \
+        void (*rnn_gates)(REAL *h, const REAL *pre, const REAL *bias, ptrdiff_t B, ptrdiff_t H, int relu);             \
+        /* dpre (B,H) = (dh + dy) act'(h), all (B,H). dpre may be dh. */                                               \
+        void (*rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,        \
+                           int relu);                                                                                  \
+        /* gates (B,4H): in: pre without bias; out: i f g o. c, h (B,H) are the new state; c may be c_prev. */         \
+        void (*lstm_gates)(REAL *gates, REAL *c, REAL *h, const REAL *c_prev, const REAL *bias, ptrdiff_t B,           \
+                           ptrdiff_t H);                                                                               \
+        /* gates (B,4H): in: i f g o; out: their dpre. dc (B,H): in: dc of this step; out: dc of the one before. */    \
+        void (*lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c,                      \
+                            const REAL *c_prev, ptrdiff_t B, ptrdiff_t H);                                             \
+        /* Reset after the product. gates (B,3H): in: the input's part; out: r z n. gh (B,3H) = h_prev W_hh^T.         \
+         * bias (4H): r z n of the input's part, r and z already with the recurrent bias added, then b_hn.             \
+         * hn (B,H), or NULL when not wanted: gh_n + b_hn, for backward. */                                            \
+        void (*gru_gates)(REAL *gates, REAL *hn, REAL *h, const REAL *gh, const REAL *h_prev, const REAL *bias,        \
+                          ptrdiff_t B, ptrdiff_t H);                                                                   \
+        /* gates (B,3H): in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself.                         \
+         * dh (B,H): in: dh of this step, dy not yet added; out: the part of the step before that goes past the        \
+         * product, z (dh + dy). */                                                                                    \
+        void (*gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,           \
+                           ptrdiff_t H);                                                                               \
+        /* Reset before the product, first half. gates (B,3H): r z in: pre without bias, out: r z; n untouched.        \
+         * rh (B,H) = r h_prev. bias (4H) as for gru_gates. */                                                         \
+        void (*gru_reset)(REAL *gates, REAL *rh, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H);      \
+        /* Second half. gates: n in: pre without bias, out: n. h (B,H) = (1-z) n + z h_prev. */                        \
+        void (*gru_update)(REAL *gates, REAL *h, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H);      \
+        /* Backward of gru_update: gates z n in: values, out: dpre; r untouched. dh as for gru_dgates. */              \
+        void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
+        /* Backward of gru_reset: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */             \
+        void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
+        /* y (n) = sigmoid(x), tanh(x), exp(x), for `which` = 0, 1, 2: the activations, open to tests. */              \
+        void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
+    } NAME
+
+FR_DECLARE_KERNELS(fr_kernels_f32, float);
+FR_DECLARE_KERNELS(fr_kernels_f64, double);
+
+typedef struct {
+    const char *name; /* as in FASTRNN_ISA */
+    fr_kernels_f32 f32;
+    fr_kernels_f64 f64;
+} fr_table;
+
+/* The tables this build has and this CPU can run, best first; *count is set to how many. */
+const fr_table *const *fr_tables(int *count);
+
+/* One of these per csrc/isa_*.c; NULL where the build's target or compiler cannot have it. */
+extern const fr_table *const fr_table_avx512;
+extern const fr_table *const fr_table_avx2;
+extern const fr_table *const fr_table_neon;
+extern const fr_table *const fr_table_baseline;
+
+/* GCC's vector extensions, which Clang shares. Any other compiler gets the scalar baseline. */
+#if defined(__GNUC__)
+#define FR_VECTORS 1
+#else
+#define FR_VECTORS 0
+#endif
+#if FR_VECTORS && defined(__x86_64__)
+#define FR_X86_VECTORS 1
+#else
+#define FR_X86_VECTORS 0
+#endif
+#if FR_VECTORS && defined(__aarch64__)
+#define FR_ARM_VECTORS 1
+#else
+#define FR_ARM_VECTORS 0
+#endif
+
+#endif

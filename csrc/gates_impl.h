@@ -1,0 +1,164 @@
+/* The element-wise part of one step of each cell, forward and backward: everything but the matrix products.
+ * What each function takes and gives is said in fastrnn.h; the equations are those of fastrnn/reference.py.
+ *
+ * Each function is a body for up to VL units of one row, and OVER_ROWS, which calls it with a constant VL along the
+ * row and once more for what is left, so that the tail costs one pass with partial loads and no second copy.
+ */
+#define load FR(load)
+#define store FR(store)
+#define OVER_ROWS(BODY)                                                                                                \
+    for (ptrdiff_t b = 0; b < B; b++) {                                                                                \
+        ptrdiff_t j = 0;                                                                                               \
+        for (; j + VL <= H; j += VL) { const ptrdiff_t n = VL; BODY }                                                  \
+        if (j < H) { const ptrdiff_t n = H - j; BODY }                                                                 \
+    }
+
+/* --- RNN ------------------------------------------------------------------------------------------------------- */
+
+static void FR(rnn_gates)(REAL *h, const REAL *pre, const REAL *bias, ptrdiff_t B, ptrdiff_t H, int relu) {
+    if (relu) {
+        OVER_ROWS({ store(h + b * H + j, FR(vmax)(load(pre + b * H + j, n) + load(bias + j, n), 0), n); })
+    } else {
+        OVER_ROWS({ store(h + b * H + j, FR(vtanh)(load(pre + b * H + j, n) + load(bias + j, n)), n); })
+    }
+}
+
+static void FR(rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,
+                           int relu) {
+    if (relu) {
+        for (ptrdiff_t k = 0; k < B * H; k++) dpre[k] = h[k] > 0 ? dh[k] + dy[k] : 0;
+    } else {
+        OVER_ROWS({
+            const ptrdiff_t k = b * H + j;
+            vec y = load(h + k, n);
+            store(dpre + k, (load(dh + k, n) + load(dy + k, n)) * ((REAL)1 - y * y), n);
+        })
+    }
+}
+
+/* --- LSTM ------------------------------------------------------------------------------------------------------ */
+
+static void FR(lstm_gates)(REAL *gates, REAL *c, REAL *h, const REAL *c_prev, const REAL *bias, ptrdiff_t B,
+                           ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 4 * H + j;
+        vec i = FR(vsigmoid)(load(row, n) + load(bias + j, n));
+        vec f = FR(vsigmoid)(load(row + H, n) + load(bias + H + j, n));
+        vec g = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H + j, n));
+        vec o = FR(vsigmoid)(load(row + 3 * H, n) + load(bias + 3 * H + j, n));
+        vec c_new = f * load(c_prev + b * H + j, n) + i * g;
+        store(row, i, n);
+        store(row + H, f, n);
+        store(row + 2 * H, g, n);
+        store(row + 3 * H, o, n);
+        store(c + b * H + j, c_new, n);
+        store(h + b * H + j, o * FR(vtanh)(c_new), n);
+    })
+}
+
+static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c, const REAL *c_prev,
+                            ptrdiff_t B, ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 4 * H + j;
+        const ptrdiff_t k = b * H + j;
+        vec i = load(row, n);
+        vec f = load(row + H, n);
+        vec g = load(row + 2 * H, n);
+        vec o = load(row + 3 * H, n);
+        vec tanh_c = FR(vtanh)(load(c + k, n));
+        vec dh_all = load(dh + k, n) + load(dy + k, n);
+        vec dc_all = load(dc + k, n) + dh_all * o * ((REAL)1 - tanh_c * tanh_c);
+        store(row, dc_all * g * i * ((REAL)1 - i), n);
+        store(row + H, dc_all * load(c_prev + k, n) * f * ((REAL)1 - f), n);
+        store(row + 2 * H, dc_all * i * ((REAL)1 - g * g), n);
+        store(row + 3 * H, dh_all * tanh_c * o * ((REAL)1 - o), n);
+        store(dc + k, dc_all * f, n);
+    })
+}
+
+/* --- GRU, reset after the product ------------------------------------------------------------------------------ */
+
+static void FR(gru_gates)(REAL *gates, REAL *hn, REAL *h, const REAL *gh, const REAL *h_prev, const REAL *bias,
+                          ptrdiff_t B, ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 3 * H + j;
+        const REAL *recurrent = gh + b * 3 * H + j;
+        vec r = FR(vsigmoid)(load(row, n) + load(recurrent, n) + load(bias + j, n));
+        vec z = FR(vsigmoid)(load(row + H, n) + load(recurrent + H, n) + load(bias + H + j, n));
+        vec n_recurrent = load(recurrent + 2 * H, n) + load(bias + 3 * H + j, n);
+        vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H + j, n) + r * n_recurrent);
+        store(row, r, n);
+        store(row + H, z, n);
+        store(row + 2 * H, n_gate, n);
+        if (hn) store(hn + b * H + j, n_recurrent, n);
+        store(h + b * H + j, ((REAL)1 - z) * n_gate + z * load(h_prev + b * H + j, n), n);
+    })
+}
+
+static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,
+                           ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 3 * H + j;
+        const ptrdiff_t k = b * H + j;
+        vec r = load(row, n);
+        vec z = load(row + H, n);
+        vec n_gate = load(row + 2 * H, n);
+        vec dh_all = load(dh + k, n) + load(dy + k, n);
+        vec dn = dh_all * ((REAL)1 - z) * ((REAL)1 - n_gate * n_gate);
+        store(row, dn * load(hn + k, n) * r * ((REAL)1 - r), n);
+        store(row + H, dh_all * (load(h_prev + k, n) - n_gate) * z * ((REAL)1 - z), n);
+        store(row + 2 * H, dn, n);
+        store(hn + k, dn * r, n);
+        store(dh + k, dh_all * z, n);
+    })
+}
+
+/* --- GRU, reset before the product ----------------------------------------------------------------------------- */
+
+static void FR(gru_reset)(REAL *gates, REAL *rh, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 3 * H + j;
+        vec r = FR(vsigmoid)(load(row, n) + load(bias + j, n));
+        store(row, r, n);
+        store(row + H, FR(vsigmoid)(load(row + H, n) + load(bias + H + j, n)), n);
+        store(rh + b * H + j, r * load(h_prev + b * H + j, n), n);
+    })
+}
+
+static void FR(gru_update)(REAL *gates, REAL *h, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 3 * H + j;
+        vec z = load(row + H, n);
+        vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H + j, n) + load(bias + 3 * H + j, n));
+        store(row + 2 * H, n_gate, n);
+        store(h + b * H + j, ((REAL)1 - z) * n_gate + z * load(h_prev + b * H + j, n), n);
+    })
+}
+
+static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 3 * H + j;
+        const ptrdiff_t k = b * H + j;
+        vec z = load(row + H, n);
+        vec n_gate = load(row + 2 * H, n);
+        vec dh_all = load(dh + k, n) + load(dy + k, n);
+        store(row + H, dh_all * (load(h_prev + k, n) - n_gate) * z * ((REAL)1 - z), n);
+        store(row + 2 * H, dh_all * ((REAL)1 - z) * ((REAL)1 - n_gate * n_gate), n);
+        store(dh + k, dh_all * z, n);
+    })
+}
+
+static void FR(gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H) {
+    OVER_ROWS({
+        REAL *row = gates + b * 3 * H + j;
+        const ptrdiff_t k = b * H + j;
+        vec r = load(row, n);
+        vec d = load(drh + k, n);
+        store(row, d * load(h_prev + k, n) * r * ((REAL)1 - r), n);
+        store(dh + k, load(dh + k, n) + d * r, n);
+    })
+}
+
+#undef load
+#undef store
+#undef OVER_ROWS

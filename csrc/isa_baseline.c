@@ -1,0 +1,13 @@
+/* What runs everywhere: 16-byte vectors where the target always has them (x86-64's SSE2), else plain scalars. */
+#include <stdint.h>
+#include <string.h>
+
+#include "fastrnn.h"
+
+#define FR_NAME baseline
+#if FR_X86_VECTORS
+#define FR_BYTES 16
+#else
+#define FR_BYTES 0
+#endif
+#include "isa_impl.h"

@@ -1,0 +1,12 @@
+/* Takes back what isa_impl.h set for one float type. */
+#undef FR
+#undef REAL
+#undef REAL_BITS
+#undef INT
+#undef VL
+#undef V_LOAD_PART
+#undef V_STORE_PART
+#undef V_MIN
+#undef V_MAX
+#undef vec
+#undef ivec

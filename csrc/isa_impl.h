@@ -1,0 +1,57 @@
+/* Everything of one instruction set: the templates for float and for double, and the table that exports them.
+ *
+ * In: FR_NAME (avx512 ...), FR_BYTES (bytes in a vector, 0 for scalars), optional V_*_F32 and V_*_F64, see simd_impl.h.
+ * The including file has opened the compiler's target for the instruction set, and closes it again.
+ */
+#if FR_VECTORS
+#define FR_INLINE inline __attribute__((always_inline))
+#else
+#define FR_INLINE inline
+#endif
+#define FR_GLUE2(a, b) a##b
+#define FR_GLUE(a, b) FR_GLUE2(a, b)
+#define FR_TEXT2(a) #a
+#define FR_TEXT(a) FR_TEXT2(a)
+
+#define FR(name) FR_GLUE(name, _f32)
+#define REAL float
+#define REAL_BITS 32
+#define INT int32_t
+#define VL (FR_BYTES > 4 ? FR_BYTES / 4 : 1)
+#ifdef V_LOAD_PART_F32
+#define V_LOAD_PART V_LOAD_PART_F32
+#define V_STORE_PART V_STORE_PART_F32
+#define V_MIN V_MIN_F32
+#define V_MAX V_MAX_F32
+#endif
+#include "simd_impl.h"
+#include "math_impl.h"
+#include "gates_impl.h"
+#include "isa_end.h"
+
+#define FR(name) FR_GLUE(name, _f64)
+#define REAL double
+#define REAL_BITS 64
+#define INT int64_t
+#define VL (FR_BYTES > 8 ? FR_BYTES / 8 : 1)
+#ifdef V_LOAD_PART_F64
+#define V_LOAD_PART V_LOAD_PART_F64
+#define V_STORE_PART V_STORE_PART_F64
+#define V_MIN V_MIN_F64
+#define V_MAX V_MAX_F64
+#endif
+#include "simd_impl.h"
+#include "math_impl.h"
+#include "gates_impl.h"
+#include "isa_end.h"
+
+#define FR_KERNELS(T)                                                                                                  \
+    {                                                                                                                  \
+        .rnn_gates = rnn_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_gates = lstm_gates##T,                           \
+        .lstm_dgates = lstm_dgates##T, .gru_gates = gru_gates##T, .gru_dgates = gru_dgates##T,                         \
+        .gru_reset = gru_reset##T, .gru_update = gru_update##T, .gru_dupdate = gru_dupdate##T,                         \
+        .gru_dreset = gru_dreset##T, .activate = activate##T                            \
+    }
+
+static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64)};
+const fr_table *const FR_GLUE(fr_table_, FR_NAME) = &table;
