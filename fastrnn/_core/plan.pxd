@@ -1,0 +1,24 @@
+cdef class Plan:
+    """The order in which a ragged batch is walked. See plan.pyx."""
+    cdef readonly Py_ssize_t T, B, steps, rows
+    cdef readonly bint ragged, reverse
+    cdef Py_ssize_t[::1] batch_sizes, offsets, order, lengths
+
+    cdef inline Py_ssize_t size(self, Py_ssize_t s) noexcept nogil:
+        """How many sequences are still running at step s: rows [row(s), row(s) + size(s)) belong to it."""
+        return self.batch_sizes[s] if self.ragged else self.B
+
+    cdef inline Py_ssize_t row(self, Py_ssize_t s) noexcept nogil:
+        """The first row of step s in the row arrays."""
+        if self.ragged:
+            return self.offsets[s]
+        return (self.steps - 1 - s if self.reverse else s) * self.B
+
+    cdef inline Py_ssize_t first_row(self, Py_ssize_t s0, Py_ssize_t s1) noexcept nogil:
+        """The lowest row of the steps s0 <= s < s1, whose rows lie together."""
+        return min(self.row(s0), self.row(s1 - 1))
+
+    cdef inline Py_ssize_t count(self, Py_ssize_t s0, Py_ssize_t s1) noexcept nogil:
+        """How many rows the steps s0 <= s < s1 have."""
+        cdef Py_ssize_t last = s1 - 1 if not self.reverse or self.ragged else s0
+        return self.row(last) + self.size(last) - self.first_row(s0, s1)
