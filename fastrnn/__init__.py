@@ -1,0 +1,45 @@
+"""fastrnn: recurrent networks on the CPU, as fast as the machine allows, behind a NumPy API.
+
+`fastrnn.functional` runs the cells, `fastrnn.reference` is their specification in NumPy, and `RNN`, `LSTM` and `GRU`
+are the layers. `fastrnn.nn`, `fastrnn.data` and `fastrnn.models` are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from fastrnn import functional, reference
+from fastrnn._settings import config_context, get_config, get_num_threads, set_num_threads, show_config
+from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.module import Module
+
+__version__ = "0.1.0"
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Module",
+    "config_context",
+    "data",
+    "functional",
+    "get_config",
+    "get_num_threads",
+    "models",
+    "nn",
+    "reference",
+    "set_num_threads",
+    "show_config",
+]
+
+_LAZY = ("data", "models", "nn")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"fastrnn.{name}")
+    raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,216 @@
+"""Which engine, instruction set and thread count run, who chose them, and how to say so."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy
+
+from fastrnn import _blas_threads, _check
+from fastrnn._core import kernels
+
+ENGINES = ("auto", "native", "blas", "reference")
+ISAS = ("auto", "avx512", "avx2", "neon", "baseline")
+
+log = logging.getLogger("fastrnn")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings as they were asked for; ``"auto"`` and None are resolved when a kernel runs."""
+
+    engine: str = "auto"
+    isa: str = "auto"
+    num_threads: int | None = None
+
+
+def _checked(engine: str | None, isa: str | None, num_threads: int | str | None, names: tuple[str, str, str]) -> dict:
+    """Those of the settings that are not None, validated; `names` says how to call them in a message."""
+    settings: dict = {}
+    if engine is not None:
+        settings["engine"] = _check.choice(names[0], engine, ENGINES)
+    if isa is not None:
+        _check.choice(names[1], isa, ISAS)
+        if isa != "auto" and isa not in kernels.available_isas():
+            raise ValueError(
+                f"{names[1]}: {isa!r} cannot run here, expected one of {('auto', *kernels.available_isas())}"
+            )
+        settings["isa"] = isa
+    if num_threads is not None:
+        settings["num_threads"] = _thread_count(names[2], num_threads)
+    return settings
+
+
+def _thread_count(name: str, value: int | str) -> int:
+    try:
+        count = int(value) if isinstance(value, str) else value.__index__()
+    except (AttributeError, ValueError):
+        raise ValueError(f"{name}: {value!r}, expected a whole number from 1") from None
+    if count < 1:
+        raise ValueError(f"{name}: {count}, expected a whole number from 1")
+    return count
+
+
+def _from_environment() -> Config:
+    names = ("FASTRNN_ENGINE", "FASTRNN_ISA", "FASTRNN_NUM_THREADS")
+    return Config(**_checked(*(os.environ.get(name) or None for name in names), names))
+
+
+_base = _from_environment()
+_override: ContextVar[Config | None] = ContextVar("fastrnn_config", default=None)
+_lock = threading.Lock()
+_blas_default = _blas_threads.get()
+if _base.num_threads is not None:
+    _blas_threads.set(_base.num_threads)
+
+
+def current() -> Config:
+    """The settings in force here: those of the innermost `config_context`, else the process's."""
+    return _override.get() or _base
+
+
+def engine() -> str:
+    """The engine that runs, ``"auto"`` resolved."""
+    name = current().engine
+    return "blas" if name in ("auto", "native") else name
+
+
+def isa() -> str:
+    """The instruction set that runs, ``"auto"`` resolved to the best this CPU has."""
+    name = current().isa
+    return kernels.available_isas()[0] if name == "auto" else name
+
+
+def set_num_threads(n: int) -> None:
+    """
+    Set how many threads a call may use, for the whole process.
+
+    The `blas` engine takes its threads from the BLAS library behind SciPy, which is told as well where it can be.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+
+    Raises
+    ------
+    ValueError
+        If `n` is not a whole number from 1.
+    """
+    global _base
+    count = _thread_count("n", n)
+    with _lock:
+        _base = replace(_base, num_threads=count)
+        _blas_threads.set(count)
+
+
+def get_num_threads() -> int:
+    """
+    How many threads a call may use.
+
+    Returns
+    -------
+    int
+        What `config_context`, `set_num_threads` or ``FASTRNN_NUM_THREADS`` said; else the CPUs of this process.
+    """
+    return current().num_threads or _cpus()
+
+
+def _cpus() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+@contextmanager
+def config_context(
+    *, engine: str | None = None, isa: str | None = None, num_threads: int | None = None
+) -> Iterator[None]:
+    """
+    Change settings within a ``with`` block, for this thread (or asyncio task) only.
+
+    Parameters
+    ----------
+    engine : {"auto", "native", "blas", "reference"}, optional
+        None leaves the setting as it is, for this and the others.
+    isa : {"auto", "avx512", "avx2", "neon", "baseline"}, optional
+        The instruction set of the C kernels; it must be one this CPU has.
+    num_threads : int, optional
+        At least 1. The BLAS library has one count for the whole process: it is set on entry and set back on exit.
+
+    Raises
+    ------
+    ValueError
+        For an unknown or unavailable value; the message lists the known ones.
+
+    Examples
+    --------
+    >>> with fastrnn.config_context(engine="reference"):
+    ...     y, state = layer(x)
+    """
+    config = replace(current(), **_checked(engine, isa, num_threads, ("engine", "isa", "num_threads")))
+    token = _override.set(config)
+    blas_before = _blas_threads.get() if num_threads is not None else None
+    try:
+        if blas_before is not None:
+            _blas_threads.set(config.num_threads)
+        yield
+    finally:
+        _override.reset(token)
+        if blas_before is not None:
+            _blas_threads.set(blas_before)
+
+
+def get_config() -> dict:
+    """
+    What runs here, and why.
+
+    Returns
+    -------
+    dict
+        ``engine``, ``isa`` and ``num_threads`` as they resolve; ``asked`` holds the settings they come from;
+        ``available_isas``; ``blas``, ``blas_threads`` (None where the library does not say) and ``versions``.
+    """
+    asked = current()
+    build = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    return {
+        "engine": engine(),
+        "isa": isa(),
+        "num_threads": get_num_threads(),
+        "asked": {"engine": asked.engine, "isa": asked.isa, "num_threads": asked.num_threads or "auto"},
+        "available_isas": kernels.available_isas(),
+        "blas": f"{build.get('name', 'unknown')} {build.get('version', '')}".strip(),
+        "blas_threads": _blas_threads.get(),
+        "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},
+    }
+
+
+def show_config() -> None:
+    """Print which engine, instruction set, BLAS and thread count run, and why."""
+    from fastrnn import __version__
+
+    config = get_config()
+    asked = config["asked"]
+    reason = {
+        "engine": "the fastest engine of this build" if asked["engine"] == "auto" else "",
+        "isa": f"this CPU has {', '.join(config['available_isas'])}",
+        "num_threads": "the CPUs of this process" if asked["num_threads"] == "auto" else "",
+    }
+    if asked["engine"] == "native":
+        reason["engine"] = "this build has no native kernels"
+    print(f"fastrnn {__version__}")
+    for key, label in (("engine", "engine"), ("isa", "isa"), ("num_threads", "threads")):
+        note = f"  ({reason[key]})" if reason[key] else ""
+        print(f"  {label:<8} {asked[key]} -> {config[key]}{note}")
+    threads = config["blas_threads"]
+    print(f"  BLAS     {config['blas']}, {'its own' if threads is None else threads} threads")
+    print("  with     " + ", ".join(f"{name} {version}" for name, version in config["versions"].items()))

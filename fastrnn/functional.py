@@ -1,0 +1,305 @@
+"""The recurrent cells over whole sequences, forward and backward, compiled.
+
+Same names, signatures and results as `fastrnn.reference`, which holds the equations. Shapes: T time steps, B sequences,
+I inputs, H hidden units, G gates (RNN 1, LSTM 4, GRU 3). All arrays of a call share one dtype, float32 or float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn import _check, _engine_blas, _settings, reference
+from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+
+__all__ = [
+    "GRUGrads",
+    "LSTMGrads",
+    "RNNGrads",
+    "gru_backward",
+    "gru_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "rnn_backward",
+    "rnn_forward",
+]
+
+
+def rnn_forward(
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+    save: bool = True,
+) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+    """
+    Run a plain RNN over sequences: ``h(t) = act(W_ih x(t) + b_ih + W_hh h(t-1) + b_hh)``.
+
+    Parameters
+    ----------
+    x : array (T, B, I), float32 or float64
+        Time-major input.
+    h0 : array (B, H) or None
+        The state before the first step; None is zeros.
+    w_ih, w_hh : array (H, I), (H, H)
+        Weights.
+    b_ih, b_hh : array (H,) or None
+        Biases; None is none.
+    nonlinearity : {"tanh", "relu"}
+        The activation, act.
+    lengths : integers (B,), optional
+        The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
+        is proportional to the sum of the lengths. None: all are T.
+    reverse : bool
+        Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
+    save : bool
+        Keep what `rnn_backward` needs.
+
+    Returns
+    -------
+    y : array (T, B, H)
+        The states. Read-only when `save`, for backward reads it.
+    h_n : array (B, H)
+        The state after each sequence's last step; that of an empty sequence is its h0.
+    cache : Cache or None
+        For `rnn_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another dtype or shape, or out of range; the message names it.
+
+    Notes
+    -----
+    Equation: Elman 1990, with the two biases of `torch.nn.RNN`.
+    """
+    if _settings.engine() == "reference":
+        return reference.rnn_forward(
+            x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse, save=save
+        )
+    _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
+    inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
+    return _engine_blas.rnn_forward(inputs, _settings.isa(), nonlinearity, bool(reverse), bool(save))
+
+
+def lstm_forward(
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    c0: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
+    *,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+    save: bool = True,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cache | None]:
+    """
+    Run an LSTM over sequences.
+
+    With ``a = W_ih x(t) + b_ih + W_hh h(t-1) + b_hh`` in blocks i, f, g, o: ``i, f, o = sigmoid``, ``g = tanh``;
+    ``c(t) = f c(t-1) + i g``; ``h(t) = o tanh(c(t))``.
+
+    Parameters
+    ----------
+    x : array (T, B, I), float32 or float64
+        Time-major input.
+    h0, c0 : array (B, H) or None
+        The state before the first step; None is zeros.
+    w_ih, w_hh : array (4H, I), (4H, H)
+        Weights, blocks i f g o from top to bottom.
+    b_ih, b_hh : array (4H,) or None
+        Biases; None is none.
+    lengths : integers (B,), optional
+        The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
+        is proportional to the sum of the lengths. None: all are T.
+    reverse : bool
+        Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
+    save : bool
+        Keep what `lstm_backward` needs.
+
+    Returns
+    -------
+    y : array (T, B, H)
+        The hidden states. Read-only when `save`, for backward reads it.
+    h_n, c_n : array (B, H)
+        The state after each sequence's last step; that of an empty sequence is its h0, c0.
+    cache : Cache or None
+        For `lstm_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till
+        then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another dtype or shape, or out of range; the message names it.
+
+    Notes
+    -----
+    Equations: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`.
+    """
+    if _settings.engine() == "reference":
+        return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save)
+    inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths)
+    return _engine_blas.lstm_forward(inputs, _settings.isa(), bool(reverse), bool(save))
+
+
+def gru_forward(
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
+    *,
+    reset_after: bool = True,
+    lengths: ArrayLike | None = None,
+    reverse: bool = False,
+    save: bool = True,
+) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+    """
+    Run a GRU over sequences.
+
+    ``r, z = sigmoid(W_i[rz] x(t) + b_i[rz] + W_h[rz] h(t-1) + b_h[rz])``; ``h(t) = (1 - z) n + z h(t-1)`` with
+    ``n = tanh(W_in x(t) + b_in + r (W_hn h(t-1) + b_hn))``, or, when the reset comes before the product,
+    ``n = tanh(W_in x(t) + b_in + W_hn (r h(t-1)) + b_hn)``.
+
+    Parameters
+    ----------
+    x : array (T, B, I), float32 or float64
+        Time-major input.
+    h0 : array (B, H) or None
+        The state before the first step; None is zeros.
+    w_ih, w_hh : array (3H, I), (3H, H)
+        Weights, blocks r z n from top to bottom.
+    b_ih, b_hh : array (3H,) or None
+        Biases; None is none.
+    reset_after : bool
+        Whether the reset gate is applied after the recurrent product (PyTorch, cuDNN) or before it (the paper).
+    lengths : integers (B,), optional
+        The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
+        is proportional to the sum of the lengths. None: all are T.
+    reverse : bool
+        Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
+    save : bool
+        Keep what `gru_backward` needs.
+
+    Returns
+    -------
+    y : array (T, B, H)
+        The states. Read-only when `save`, for backward reads it.
+    h_n : array (B, H)
+        The state after each sequence's last step; that of an empty sequence is its h0.
+    cache : Cache or None
+        For `gru_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till then.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument of another dtype or shape, or out of range; the message names it.
+
+    Notes
+    -----
+    Equations: Cho et al. 2014 for the reset before the product; `torch.nn.GRU` for the reset after it.
+    """
+    if _settings.engine() == "reference":
+        return reference.gru_forward(
+            x, h0, w_ih, w_hh, b_ih, b_hh, reset_after=reset_after, lengths=lengths, reverse=reverse, save=save
+        )
+    inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
+    return _engine_blas.gru_forward(inputs, _settings.isa(), bool(reset_after), bool(reverse), bool(save))
+
+
+def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> RNNGrads:
+    """
+    The gradients of everything that went into `rnn_forward`.
+
+    Parameters
+    ----------
+    cache : Cache
+        From `rnn_forward`; used up by this call.
+    dy : array (T, B, H) or None
+        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+    dh_n : array (B, H), optional
+        That with respect to `h_n`.
+
+    Returns
+    -------
+    RNNGrads
+        ``(x, h0, w_ih, w_hh, b_ih, b_hh)``, each of its argument's shape; None for a bias that was None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a cache that is used or of another cell, or an array of another dtype or shape.
+    """
+    if getattr(cache, "engine", None) == "reference":
+        return reference.rnn_backward(cache, dy, dh_n)
+    dy, (dh,) = _check.output_gradients("rnn", cache, dy, {"dh_n": dh_n})
+    return _engine_blas.rnn_backward(cache, dy, dh)
+
+
+def lstm_backward(
+    cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None, dc_n: ArrayLike | None = None
+) -> LSTMGrads:
+    """
+    The gradients of everything that went into `lstm_forward`.
+
+    Parameters
+    ----------
+    cache : Cache
+        From `lstm_forward`; used up by this call.
+    dy : array (T, B, H) or None
+        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+    dh_n, dc_n : array (B, H), optional
+        Those with respect to `h_n` and `c_n`.
+
+    Returns
+    -------
+    LSTMGrads
+        ``(x, h0, c0, w_ih, w_hh, b_ih, b_hh)``, each of its argument's shape; None for a bias that was None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a cache that is used or of another cell, or an array of another dtype or shape.
+    """
+    if getattr(cache, "engine", None) == "reference":
+        return reference.lstm_backward(cache, dy, dh_n, dc_n)
+    dy, (dh, dc) = _check.output_gradients("lstm", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    return _engine_blas.lstm_backward(cache, dy, dh, dc)
+
+
+def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> GRUGrads:
+    """
+    The gradients of everything that went into `gru_forward`.
+
+    Parameters
+    ----------
+    cache : Cache
+        From `gru_forward`; used up by this call.
+    dy : array (T, B, H) or None
+        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+    dh_n : array (B, H), optional
+        That with respect to `h_n`.
+
+    Returns
+    -------
+    GRUGrads
+        ``(x, h0, w_ih, w_hh, b_ih, b_hh)``, each of its argument's shape; None for a bias that was None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a cache that is used or of another cell, or an array of another dtype or shape.
+    """
+    if getattr(cache, "engine", None) == "reference":
+        return reference.gru_backward(cache, dy, dh_n)
+    dy, (dh,) = _check.output_gradients("gru", cache, dy, {"dh_n": dh_n})
+    return _engine_blas.gru_backward(cache, dy, dh)

@@ -1,0 +1,322 @@
+"""What RNN, LSTM and GRU layers share: parameters, stacking, directions, dropout between layers."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastrnn import _check
+from fastrnn.module import Module, float_dtype, positive_int
+
+if TYPE_CHECKING:
+    from fastrnn.layers.frozen import Frozen
+
+Seed = int | np.random.Generator | None
+
+
+class LayerCache:
+    """What a layer's forward keeps for its backward: opaque, good for one use with the layer that made it."""
+
+    __slots__ = ("B", "cells", "layer", "masks")
+
+    def __init__(self, layer: RecurrentLayer, B: int):
+        self.layer = layer
+        self.B = B
+        self.cells: list[list[Any]] | None = []  # [layer][direction]
+        self.masks: list[np.ndarray | None] = []  # [layer]: what its input was multiplied with
+
+
+class RecurrentLayer(Module):
+    """
+    A stack of cells; `fastrnn.layers.cells` holds the three that users see.
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, at least 1.
+    num_layers : int
+        How many layers are stacked.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Whether `x` and `y` are (B, T, ...) and not (T, B, ...). The state never is.
+    dropout : float
+        The probability with which `forward` drops each output of every layer but the last.
+    bidirectional : bool
+        Whether each layer also runs from the sequences' ends, its outputs side by side with the others.
+    dtype : {float32, float64}
+        Of the parameters, and of every array that goes in and out.
+    rng : int, numpy.random.Generator or None
+        The source of the initial parameters, uniform in +-1/sqrt(H), and of dropout; an int is a seed.
+
+    Attributes
+    ----------
+    weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : array
+        The parameters of layer k, gate blocks as in `torch.nn`; with ``_reverse`` behind, those of the other direction.
+    params, grads : dict of str to array
+        All of them by name, and the gradients that `backward` adds up.
+    """
+
+    cell: str  # "rnn", "lstm", "gru"
+    state_names: tuple[str, ...] = ("h",)
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: Seed = None,
+    ):
+        super().__init__()
+        self.input_size = positive_int("input_size", input_size)
+        self.hidden_size = positive_int("hidden_size", hidden_size)
+        self.num_layers = positive_int("num_layers", num_layers)
+        self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
+        self.dropout = float(dropout)
+        if not 0 <= self.dropout <= 1:  # False for NaN too
+            raise ValueError(f"dropout: {dropout!r}, expected a probability from 0 to 1")
+        if self.dropout and self.num_layers == 1:
+            warnings.warn("dropout: it acts between layers, and num_layers is 1", stacklevel=3)
+        self.dtype = float_dtype(dtype)
+        self.rng = np.random.default_rng(rng)
+        bound = 1 / math.sqrt(self.hidden_size)
+        rows = _check.GATES[self.cell] * self.hidden_size
+        for k in range(self.num_layers):
+            width = self.input_size if k == 0 else self.directions * self.hidden_size
+            for suffix in self._suffixes(k):
+                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, self.hidden_size)}
+                if self.bias:
+                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+                for name, shape in shapes.items():
+                    self.add_parameter(name + suffix, self.rng.uniform(-bound, bound, shape).astype(self.dtype))
+
+    @property
+    def directions(self) -> int:
+        """2 for a bidirectional layer, else 1."""
+        return 2 if self.bidirectional else 1
+
+    def _options(self) -> dict[str, Any]:
+        """The cell's own keyword arguments."""
+        return {}
+
+    def _functions(self) -> tuple[Any, Any]:
+        """The cell's forward and backward functions."""
+        raise NotImplementedError
+
+    def _suffixes(self, k: int) -> list[str]:
+        return [f"_l{k}", f"_l{k}_reverse"][: self.directions]
+
+    def __repr__(self) -> str:
+        parts = [str(self.input_size), str(self.hidden_size)]
+        parts += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
+        parts += [f"{name}={value!r}" for name, value in self._options().items()]
+        parts += [name for name in ("batch_first", "bidirectional") if getattr(self, name)]
+        parts += ["bias=False"] if not self.bias else []
+        parts += [f"dropout={self.dropout}"] if self.dropout else []
+        return f"{type(self).__name__}({', '.join(parts)}, dtype={self.dtype})"
+
+    # --- shapes in and out ---------------------------------------------------------------------------------------
+
+    def _input(self, x: ArrayLike) -> np.ndarray:
+        """`x` checked and time-major."""
+        array = np.asarray(x)
+        axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
+        if array.ndim != 3 or array.shape[2] != self.input_size:
+            raise ValueError(f"x: shape {array.shape}, expected {axes} with I = {self.input_size}")
+        if array.dtype.newbyteorder("=") != self.dtype:
+            raise TypeError(f"x: dtype {array.dtype}, expected {self.dtype}, that of the layer")
+        return array.transpose(1, 0, 2) if self.batch_first else array
+
+    def _output(self, y: np.ndarray) -> np.ndarray:
+        """A time-major array as the caller wants it."""
+        return y.transpose(1, 0, 2) if self.batch_first else y
+
+    def _states(self, name: str, state: Any, B: int) -> list[np.ndarray | None]:
+        """A state argument as one (D*num_layers, B, H) array per state of the cell, or None for zeros."""
+        several = len(self.state_names) > 1
+        if state is None:
+            return [None] * len(self.state_names)
+        if several and not (isinstance(state, tuple | list) and len(state) == len(self.state_names)):
+            raise TypeError(f"{name}: {type(state).__name__}, expected the tuple ({', '.join(self.state_names)})")
+        shape = (self.directions * self.num_layers, B, self.hidden_size)
+        return [
+            None
+            if part is None
+            else _check.shaped(
+                f"{name}[{k}]" if several else name, part, self.dtype, "(D*num_layers, B, H)", shape, "the layer"
+            )
+            for k, part in enumerate(state if several else (state,))
+        ]
+
+    def _packed_state(self, parts: list[list[np.ndarray]]) -> Any:
+        """Per layer and direction a list of states -> the state as users see it."""
+        stacked = tuple(np.stack(arrays) for arrays in zip(*parts, strict=True))
+        return stacked if len(stacked) > 1 else stacked[0]
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def _weights(self, suffix: str) -> list[np.ndarray | None]:
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        return [self.params.get(name + suffix) for name in names]
+
+    def _run(self, x: ArrayLike, state: Any, lengths: Any, save: bool) -> tuple[np.ndarray, Any, LayerCache]:
+        forward, _ = self._functions()
+        y = self._input(x)
+        B = y.shape[1]
+        states = self._states("state", state, B)
+        lengths = _check.lengths_array(lengths, len(y), B)
+        cache = LayerCache(self, B)
+        final = []
+        for k in range(self.num_layers):
+            mask = None
+            if save and k > 0 and self.dropout:
+                mask = self._dropout_mask(y.shape)
+                y = y * mask
+            outputs, caches = [], []
+            for d, suffix in enumerate(self._suffixes(k)):
+                start = [None if s is None else s[k * self.directions + d] for s in states]
+                out, *end, cell_cache = forward(
+                    y, *start, *self._weights(suffix), lengths=lengths, reverse=d == 1, save=save, **self._options()
+                )
+                outputs.append(out)
+                final.append(end)
+                caches.append(cell_cache)
+            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            cache.cells.append(caches)
+            cache.masks.append(mask)
+        return self._output(y), self._packed_state(final), cache
+
+    def _dropout_mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        """1/(1-p) with probability 1-p, else 0; all zeros for p = 1."""
+        keep = 1 - self.dropout
+        mask = (self.rng.random(shape, dtype=self.dtype) < keep).astype(self.dtype)
+        return mask / self.dtype.type(keep) if keep else mask
+
+    def __call__(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None) -> tuple[np.ndarray, Any]:
+        """
+        Run the layer for its results only: no dropout, and nothing is kept.
+
+        Parameters
+        ----------
+        x : array (T, B, I), or (B, T, I) with `batch_first`
+            Of the layer's dtype.
+        state : array (D*num_layers, B, H), optional
+            The initial state, for an LSTM the tuple ``(h, c)``; None is zeros. D is 2 for a bidirectional layer.
+        lengths : integers (B,), optional
+            The number of valid steps of each sequence, in any order, 0 included; see `fastrnn.functional`.
+
+        Returns
+        -------
+        y : array (T, B, D*H), or (B, T, D*H) with `batch_first`
+            The last layer's hidden states, forward direction first.
+        state : as the argument
+            After each sequence's last step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an argument of another dtype or shape, or out of range; the message names it.
+        """
+        y, final, _ = self._run(x, state, lengths, save=False)
+        return y, final
+
+    def forward(
+        self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None
+    ) -> tuple[np.ndarray, Any, LayerCache]:
+        """
+        Run the layer for training: with dropout between layers, keeping what backward needs.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As for calling the layer.
+
+        Returns
+        -------
+        y, state
+            As for calling the layer. `y` may be read-only.
+        cache : LayerCache
+            For `backward`, once. It refers to `x` and the parameters: leave them unchanged till then.
+        """
+        return self._run(x, state, lengths, save=True)
+
+    def backward(self, cache: LayerCache, dy: ArrayLike | None, dstate: Any = None) -> tuple[np.ndarray, Any]:
+        """
+        Add the gradients of all parameters into `grads`, and return those of what went in.
+
+        Parameters
+        ----------
+        cache : LayerCache
+            From this layer's `forward`; used up by this call.
+        dy : array shaped as y, or None
+            The gradient of the loss with respect to `y`; None is zeros.
+        dstate : shaped as the state, optional
+            That with respect to the final state.
+
+        Returns
+        -------
+        dx : array shaped as x
+        dstate : shaped as the state
+            With respect to the initial state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For a cache that is used or of another layer, or an array of another dtype or shape.
+        """
+        if not isinstance(cache, LayerCache):
+            raise TypeError(f"cache: {type(cache).__name__}, expected what this layer's forward returned")
+        if cache.layer is not self:
+            raise ValueError(f"cache: it is of another layer, {cache.layer!r}")
+        if cache.cells is None:
+            raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
+        _, backward = self._functions()
+        H = self.hidden_size
+        T = len(cache.cells[0][0].y)
+        shape = (T, cache.B, self.directions * H)
+        if self.batch_first:
+            shape = (shape[1], shape[0], shape[2])
+        axes = "(B, T, D*H)" if self.batch_first else "(T, B, D*H)"
+        if dy is None:
+            dy = np.zeros(shape, self.dtype)
+        d = self._output(_check.shaped("dy", dy, self.dtype, axes, shape, "the layer"))
+        dstates = self._states("dstate", dstate, cache.B)
+        cells, cache.cells = cache.cells, None
+        dinitial: list[list[np.ndarray]] = [[] for _ in range(self.num_layers * self.directions)]
+        for k in range(self.num_layers - 1, -1, -1):
+            dx = None
+            for direction, suffix in enumerate(self._suffixes(k)):
+                which = k * self.directions + direction
+                end = [None if s is None else s[which] for s in dstates]
+                grads = backward(cells[k][direction], d[:, :, direction * H : (direction + 1) * H], *end)
+                dx = grads.x if dx is None else dx + grads.x
+                dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
+                for name, grad in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), grads[-4:], strict=True):
+                    if grad is not None:
+                        self.grads[name + suffix] += grad
+            d = dx if cache.masks[k] is None else dx * cache.masks[k]
+        return self._output(d), self._packed_state(dinitial)
+
+    def freeze(self) -> Frozen:
+        """
+        Make an immutable copy for serving.
+
+        Returns
+        -------
+        Frozen
+            Safe to call from many threads at once; later changes of this layer do not reach it.
+        """
+        from fastrnn.layers.frozen import Frozen
+
+        return Frozen(copy.deepcopy(self))

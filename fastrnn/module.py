@@ -1,0 +1,142 @@
+"""The one base of everything with parameters: named arrays, their gradients, and modules within modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn import _check
+
+__all__ = ["Module", "Parameter"]
+
+
+class Parameter(NamedTuple):
+    """A parameter as an optimiser sees it: both arrays stay the same objects for the life of their module."""
+
+    name: str
+    value: np.ndarray
+    grad: np.ndarray
+
+
+class Module:
+    """
+    Base class of layers and models.
+
+    A parameter is a plain writable array, reached as an attribute (``layer.weight_ih_l0``) and assigned in place
+    (``layer.weight_ih_l0 = values`` copies into it). Modules set as attributes are part of their owner, and their
+    parameters are named with their attribute's name and a dot in front.
+
+    Subclasses offer ``forward(...) -> (..., cache)`` and ``backward(cache, d...)``, which adds into `grads`.
+
+    Attributes
+    ----------
+    params, grads : dict of str to array
+        This module's own parameters, without those of the modules in it, and the gradients that backward adds up.
+    """
+
+    params: dict[str, np.ndarray]
+    grads: dict[str, np.ndarray]
+
+    def __init__(self) -> None:
+        self.__dict__["params"] = {}
+        self.__dict__["grads"] = {}
+
+    def add_parameter(self, name: str, value: np.ndarray) -> None:
+        """Take `value` in as the parameter `name`, with a gradient of zeros."""
+        self.params[name] = value
+        self.grads[name] = np.zeros_like(value)
+
+    def __getattr__(self, name: str) -> Any:
+        params = self.__dict__.get("params", {})
+        if name in params:
+            return params[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        params = self.__dict__.get("params", {})
+        if name in params:
+            params[name][...] = _parameter_value(name, value, params[name])
+        else:
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.params]
+
+    def parameters(self) -> Iterator[Parameter]:
+        """Every parameter with its full name and gradient, this module's own first."""
+        for name, value in self.params.items():
+            yield Parameter(name, value, self.grads[name])
+        for child, module in vars(self).items():
+            if isinstance(module, Module):
+                for name, value, grad in module.parameters():
+                    yield Parameter(f"{child}.{name}", value, grad)
+
+    def zero_grad(self) -> None:
+        """Set every gradient to zeros."""
+        for parameter in self.parameters():
+            parameter.grad.fill(0)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """
+        Copies of all parameters by name.
+
+        Returns
+        -------
+        dict of str to array
+            PyTorch's names and shapes, so that ``torch.nn`` modules and these exchange theirs.
+        """
+        return {p.name: p.value.copy() for p in self.parameters()}
+
+    def load_state_dict(self, mapping: Mapping[str, Any]) -> None:
+        """
+        Set all parameters.
+
+        Parameters
+        ----------
+        mapping : mapping of str to array
+            A value for each parameter and nothing else; floats of another width are converted. Anything NumPy can
+            read as an array will do, a PyTorch state_dict among them.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a missing or unknown name, or a value of another shape or kind; then nothing has been changed.
+        """
+        parameters = {p.name: p.value for p in self.parameters()}
+        missing = [name for name in parameters if name not in mapping]
+        unknown = [name for name in mapping if name not in parameters]
+        if missing or unknown:
+            raise ValueError(f"mapping: missing {missing or 'none'}, unknown {unknown or 'none'}")
+        values = {name: _parameter_value(name, mapping[name], old) for name, old in parameters.items()}
+        for name, value in values.items():
+            parameters[name][...] = value
+
+
+def _parameter_value(name: str, value: Any, old: np.ndarray) -> np.ndarray:
+    array = np.asarray(value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name}: dtype {array.dtype}, expected {old.dtype}")
+    if array.shape != old.shape:
+        raise ValueError(f"{name}: shape {array.shape}, expected {old.shape}")
+    return array
+
+
+def positive_int(name: str, value: Any) -> int:
+    """`value` as an int of at least 1."""
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise TypeError(f"{name}: {value!r}, expected a whole number from 1") from None
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{name}: {value!r}, expected a whole number from 1")
+    return number
+
+
+def float_dtype(dtype: Any) -> np.dtype:
+    """`dtype` as one of the two float types."""
+    result = np.dtype(dtype)
+    if result not in _check.FLOATS:
+        raise TypeError(f"dtype: {result}, expected float32 or float64")
+    return result

@@ -1,0 +1,132 @@
+"""Frozen layers and streams."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from test_layers import LAYERS, as_tuple, every_layer, states
+
+import fastrnn
+
+
+@every_layer
+def test_a_frozen_layer_is_the_layer_at_that_moment(kind):
+    rng = np.random.default_rng(0)
+    layer = LAYERS[kind](3, 5, num_layers=2, bidirectional=True, rng=1)
+    x, state, lengths = rng.standard_normal((6, 4, 3)).astype(np.float32), states(layer, 4, rng), [3, 6, 0, 1]
+    expected, end = layer(x, state, lengths)
+    fast = layer.freeze()
+    for value in layer.params.values():
+        value += 1
+    y, frozen_end = fast(x, state, lengths)
+    np.testing.assert_array_equal(y, expected)
+    for a, b in zip(as_tuple(frozen_end), as_tuple(end), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_frozen_means_frozen():
+    fast = fastrnn.LSTM(3, 5, rng=1).freeze()
+    with pytest.raises(AttributeError, match="frozen"):
+        fast.weight_ih_l0 = 1
+    values = fast.state_dict()
+    values["weight_ih_l0"] += 1
+    assert not np.array_equal(values["weight_ih_l0"], fast.state_dict()["weight_ih_l0"])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_out(batch_first):
+    fast = fastrnn.GRU(3, 5, bidirectional=True, batch_first=batch_first, rng=1).freeze()
+    x = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
+    expected, _ = fast(x)
+    out = np.full(expected.shape, np.nan, np.float32)
+    y, _ = fast(x, out=out)
+    assert y is out
+    np.testing.assert_array_equal(out, expected)
+    strided = np.full((4, 2, 30), np.nan, np.float32)[:, :, ::3]
+    fast(x, out=strided)
+    np.testing.assert_array_equal(strided, expected)
+    frozen_out = out.copy()
+    frozen_out.flags.writeable = False
+    for bad, message in (
+        (out[1:], r"^out: shape"),
+        (out.astype(np.float64), r"^out: float64"),
+        ([1.0], r"^out: list"),
+        (frozen_out, r"^out: read-only"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            fast(x, out=bad)
+
+
+def test_many_threads_call_one_frozen_layer():
+    fast = fastrnn.LSTM(7, 33, num_layers=2, rng=1).freeze()
+    inputs = [np.random.default_rng(k).standard_normal((9, 1 + k % 4, 7)).astype(np.float32) for k in range(40)]
+    alone = [fast(x)[0] for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda x: fast(x)[0], inputs))
+    for a, b in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_pickle():
+    fast = fastrnn.GRU(3, 5, num_layers=2, reset_after=False, rng=1).freeze()
+    x = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
+    again = pickle.loads(pickle.dumps(fast))
+    np.testing.assert_array_equal(again(x)[0], fast(x)[0])
+    with pytest.raises(AttributeError, match="frozen"):
+        again.anything = 1
+
+
+@every_layer
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_a_stream_gives_what_the_whole_sequence_gives(kind, batch_first):
+    rng = np.random.default_rng(0)
+    layer = LAYERS[kind](3, 5, num_layers=2, batch_first=batch_first, rng=1)
+    fast = layer.freeze()
+    x = rng.standard_normal((6, 4, 3)).astype(np.float32)
+    expected, end = fast(x.transpose(1, 0, 2) if batch_first else x)
+    if batch_first:
+        expected = expected.transpose(1, 0, 2)
+    stream = fast.stream(batch_size=4)
+    for t in range(6):
+        np.testing.assert_allclose(stream.step(x[t]), expected[t], rtol=0, atol=1e-6)
+    for a, b in zip(as_tuple(stream.state), as_tuple(end), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+@every_layer
+def test_a_stream_continues_from_a_state_and_resets_by_mask(kind):
+    rng = np.random.default_rng(0)
+    layer = LAYERS[kind](3, 5, num_layers=2, rng=1)
+    fast = layer.freeze()
+    x, state = rng.standard_normal((2, 4, 3)).astype(np.float32), states(layer, 4, rng)
+    stream = fast.stream(4)
+    stream.state = state
+    np.testing.assert_array_equal(as_tuple(stream.state)[0], as_tuple(state)[0])
+    np.testing.assert_allclose(stream.step(x[0]), fast(x[:1], state)[0][0], rtol=0, atol=1e-6)
+
+    before = [s.copy() for s in as_tuple(stream.state)]
+    stream.reset(mask=[True, False, True, False])
+    for old, new in zip(before, as_tuple(stream.state), strict=True):
+        np.testing.assert_array_equal(new[:, [0, 2]], 0)
+        np.testing.assert_array_equal(new[:, [1, 3]], old[:, [1, 3]])
+    stream.reset()
+    assert not any(s.any() for s in as_tuple(stream.state))
+    np.testing.assert_allclose(stream.step(x[1]), fast(x[1:])[0][0], rtol=0, atol=1e-6)
+
+
+def test_bad_streams():
+    with pytest.raises(ValueError, match=r"^stream: the layer is bidirectional"):
+        fastrnn.RNN(3, 4, bidirectional=True).freeze().stream()
+    fast = fastrnn.LSTM(3, 4).freeze()
+    with pytest.raises(ValueError, match=r"^batch_size: 0"):
+        fast.stream(0)
+    stream = fast.stream(2)
+    with pytest.raises(ValueError, match=r"^x_t: shape \(3,\), expected \(B, I\) = \(2, 3\)"):
+        stream.step(np.zeros(3, np.float32))
+    with pytest.raises(TypeError, match=r"^x_t: dtype float64"):
+        stream.step(np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"^mask: int64 \(2,\), expected bool"):
+        stream.reset(np.array([0, 1]))
+    with pytest.raises(ValueError, match=r"^state\[0\]: shape"):
+        stream.state = (np.zeros((1, 3, 4), np.float32), np.zeros((1, 2, 4), np.float32))
