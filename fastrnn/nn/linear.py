@@ -1,0 +1,81 @@
+"""The affine map."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from fastrnn import _check
+from fastrnn._product import product
+from fastrnn.module import Module, float_dtype, positive_int
+
+
+class Linear(Module):
+    """
+    ``y = x W' + b`` over the last axis, as `torch.nn.Linear`.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Sizes of the last axis of `x` and `y`.
+    bias : bool
+        Whether there is a `b`.
+    dtype : {float32, float64}
+        Of parameters and arrays.
+    rng : int, numpy.random.Generator or None
+        The source of the initial parameters, uniform in +-1/sqrt(in_features).
+
+    Attributes
+    ----------
+    weight, bias : array (out_features, in_features), (out_features,)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ):
+        super().__init__()
+        self.in_features = positive_int("in_features", in_features)
+        self.out_features = positive_int("out_features", out_features)
+        self.dtype = float_dtype(dtype)
+        rng = np.random.default_rng(rng)
+        bound = 1 / math.sqrt(self.in_features)
+        self.add_parameter("weight", rng.uniform(-bound, bound, (out_features, in_features)).astype(self.dtype))
+        if bias:
+            self.add_parameter("bias", rng.uniform(-bound, bound, out_features).astype(self.dtype))
+
+    def __call__(self, x: ArrayLike) -> np.ndarray:
+        """`y` (..., out_features) of `x` (..., in_features)."""
+        return self.forward(x)[0]
+
+    def forward(self, x: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """`y`, and the cache for `backward`, which is `x` itself: leave it unchanged till then."""
+        x = _check.float_array("x", x, self.dtype, "the layer")
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"x: shape {x.shape}, expected (..., {self.in_features})")
+        y = product(_rows(x), self.weight, trans_b=True).reshape(*x.shape[:-1], self.out_features)
+        if "bias" in self.params:
+            y += self.bias
+        return y, x
+
+    def backward(self, cache: np.ndarray, dy: ArrayLike) -> np.ndarray:
+        """Add into `grads`; return the gradient with respect to `x`."""
+        shape = (*cache.shape[:-1], self.out_features)
+        dy = _check.shaped("dy", dy, self.dtype, "that of y", shape, "the layer")
+        rows = _rows(dy)
+        self.grads["weight"] += product(rows, _rows(cache), trans_a=True)
+        if "bias" in self.params:
+            self.grads["bias"] += rows.sum(axis=0)
+        return product(rows, self.weight).reshape(cache.shape)
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """All but the last axis folded into one; reshape(-1, n) would not know the count of an empty array."""
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
