@@ -1,0 +1,5 @@
+"""Whole systems built from the layers."""
+
+from fastrnn.models.char_model import CharModel
+
+__all__ = ["CharModel"]

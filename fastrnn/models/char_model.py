@@ -1,0 +1,216 @@
+"""A character-level language model: embedding, LSTM, linear."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastrnn._files import replacing
+from fastrnn.data import CharVocabulary, text_batches
+from fastrnn.layers import LSTM
+from fastrnn.module import Module
+from fastrnn.nn import CrossEntropyLoss, Embedding, Linear
+
+FORMAT = "fastrnn.CharModel/1"
+
+
+class CharModel(Module):
+    """
+    Predicts the next character of a text.
+
+    Parameters
+    ----------
+    vocabulary : CharVocabulary
+        The characters it knows.
+    embedding_dim, hidden_size, num_layers : int
+        The sizes of the embedding and of the LSTM.
+    dropout : float
+        Between the LSTM's layers, in training.
+    dtype : {float32, float64}
+        Of the parameters.
+    rng : int, numpy.random.Generator or None
+        The source of the initial parameters and of dropout.
+
+    Attributes
+    ----------
+    embedding : Embedding
+    lstm : LSTM
+    head : Linear
+    """
+
+    def __init__(
+        self,
+        vocabulary: CharVocabulary,
+        embedding_dim: int = 32,
+        hidden_size: int = 192,
+        num_layers: int = 1,
+        dropout: float = 0.0,
+        *,
+        dtype: Any = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ):
+        super().__init__()
+        rng = np.random.default_rng(rng)
+        self.vocabulary = vocabulary
+        self.config = {
+            "embedding_dim": embedding_dim,
+            "hidden_size": hidden_size,
+            "num_layers": num_layers,
+            "dropout": dropout,
+        }
+        self.embedding = Embedding(len(vocabulary), embedding_dim, dtype=dtype, rng=rng)
+        self.lstm = LSTM(embedding_dim, hidden_size, num_layers, dropout=dropout, dtype=dtype, rng=rng)
+        self.head = Linear(hidden_size, len(vocabulary), dtype=dtype, rng=rng)
+
+    def forward(self, inputs: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any, tuple]:
+        """Logits (T, B, len(vocabulary)) of characters (T, B), the state after them, and the cache for `backward`."""
+        vectors, embedding_cache = self.embedding.forward(inputs)
+        hidden, state, lstm_cache = self.lstm.forward(vectors, state)
+        logits, head_cache = self.head.forward(hidden)
+        return logits, state, (embedding_cache, lstm_cache, head_cache)
+
+    def backward(self, cache: tuple, dlogits: np.ndarray) -> None:
+        """Add into the gradients of all three layers."""
+        embedding_cache, lstm_cache, head_cache = cache
+        dvectors, _ = self.lstm.backward(lstm_cache, self.head.backward(head_cache, dlogits))
+        self.embedding.backward(embedding_cache, dvectors)
+
+    def __call__(self, inputs: np.ndarray, state: Any = None) -> tuple[np.ndarray, Any]:
+        """Logits and state as by `forward`, for inference."""
+        hidden, state = self.lstm(self.embedding(inputs), state)
+        return self.head(hidden), state
+
+    def bits_per_character(self, numbers: np.ndarray, batch_size: int = 32, steps: int = 256) -> float:
+        """
+        The cross-entropy on a text, in bits per character.
+
+        Parameters
+        ----------
+        numbers : integers (N,)
+            The encoded text, longer than `batch_size`.
+        batch_size, steps : int
+            How the text is cut, see `fastrnn.data.text_batches`. Each piece starts from a state of zeros.
+        """
+        loss, state, total, count = CrossEntropyLoss(), None, 0.0, 0
+        for inputs, targets in text_batches(numbers, batch_size, steps):
+            logits, state = self(inputs, state)
+            total += loss(logits, targets) * targets.size
+            count += targets.size
+        return total / count / math.log(2)
+
+    def generate(
+        self, prompt: str, length: int, temperature: float = 0.7, rng: int | np.random.Generator | None = None
+    ) -> Iterator[str]:
+        """
+        Sample a continuation.
+
+        Parameters
+        ----------
+        prompt : str
+            At least one character, all of the vocabulary.
+        length : int
+            How many characters.
+        temperature : float
+            What the logits are divided by: below 1 is bolder, above 1 wilder, 0 always takes the likeliest.
+        rng : int, numpy.random.Generator or None
+            The source of chance.
+
+        Yields
+        ------
+        str
+            One character after another.
+
+        Raises
+        ------
+        ValueError
+            For an empty prompt, an unknown character, or a temperature that is negative or not finite.
+        """
+        numbers = check_sampling(self.vocabulary, prompt, temperature)
+        return self._sample(numbers, length, temperature, np.random.default_rng(rng))
+
+    def _sample(self, numbers: np.ndarray, length: int, temperature: float, rng: np.random.Generator) -> Iterator[str]:
+        stream = self.lstm.freeze().stream()
+        for number in numbers:
+            hidden = stream.step(self.embedding([number]))
+        for _ in range(length):
+            logits = self.head(hidden)[0].astype(np.float64)
+            if temperature:
+                # The Gumbel trick: the largest of logit/T + Gumbel noise is a sample of softmax(logit/T).
+                logits = logits / temperature + rng.gumbel(size=len(logits))
+            number = int(np.argmax(logits))
+            yield self.vocabulary.decode([number])
+            hidden = stream.step(self.embedding([number]))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write everything to an ``.npz`` file without pickle; a crash in the middle leaves an older file as it was."""
+        header = json.dumps({"format": FORMAT, **self.config})
+        with replacing(path) as file:
+            np.savez(file, header=np.array(header), vocabulary=self.vocabulary.code_points, **self.state_dict())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> CharModel:
+        """
+        Read what `save` wrote. Nothing in the file is executed.
+
+        Raises
+        ------
+        ValueError
+            If it is not such a file, damaged, or its arrays do not fit one another.
+        OSError
+            If it cannot be read.
+        """
+        raw = io.BytesIO(Path(path).read_bytes())  # from here on, whatever goes wrong is the content's fault
+        try:
+            # np.load decides by the first bytes and reads other things than npz; zipfile says what is no archive.
+            with zipfile.ZipFile(raw) as archive:
+                damaged = archive.testzip()
+            if damaged:
+                raise ValueError(f"{damaged} is damaged")
+            raw.seek(0)
+            with np.load(raw, allow_pickle=False) as file:
+                arrays = dict(file)
+            header = json.loads(str(arrays.pop("header")))
+            if header.pop("format", None) != FORMAT:
+                raise ValueError(f"format {header.get('format')!r}")
+            points = arrays.pop("vocabulary")
+            if points.dtype != np.uint32 or points.ndim != 1 or (np.diff(points.astype(np.int64)) <= 0).any():
+                raise ValueError("vocabulary: expected rising code points")
+            vocabulary = CharVocabulary("".join(map(chr, points)))
+            _fits(header, len(vocabulary), arrays)
+            model = cls(vocabulary, **header, dtype=arrays["embedding.weight"].dtype, rng=0)
+            model.load_state_dict(arrays)
+        except (ValueError, TypeError, KeyError, EOFError, OverflowError, MemoryError, RecursionError, zlib.error,
+                zipfile.BadZipFile, NotImplementedError) as error:  # fmt: skip
+            raise ValueError(f"{path}: not a weights file of a character model, or damaged ({error})") from None
+        return model
+
+
+def check_sampling(vocabulary: CharVocabulary, prompt: str, temperature: float) -> np.ndarray:
+    """The prompt's characters as numbers; ValueError for what `CharModel.generate` refuses."""
+    if not prompt:
+        raise ValueError("prompt: empty, expected at least one character")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature: {temperature}, expected a finite number from 0")
+    return vocabulary.encode(prompt)
+
+
+def _fits(header: dict, symbols: int, arrays: dict[str, np.ndarray]) -> None:
+    """Refuse a header whose sizes are not those of the arrays, before anything of that size is made."""
+    embedding_dim, hidden_size = header["embedding_dim"], header["hidden_size"]
+    expected = {
+        "embedding.weight": (symbols, embedding_dim),
+        "lstm.weight_hh_l0": (4 * hidden_size, hidden_size),
+        f"lstm.weight_hh_l{header['num_layers'] - 1}": (4 * hidden_size, hidden_size),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name}: shape {arrays[name].shape}, expected {shape}")
