@@ -46,7 +46,7 @@
         void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
         /* Backward of gru_reset: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */             \
         void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
-        /* y (n) = sigmoid(x), tanh(x), exp(x), for `which` = 0, 1, 2: the activations, open to tests. */              \
+        /* y (n) = sigmoid(x) or tanh(x), for `which` = 0 or 1: the activations, open to tests. */                      \
         void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
     } NAME
 

@@ -1,20 +1,21 @@
-/* exp, sigmoid and tanh of a vector.
+/* sigmoid and tanh of a vector.
  *
- * All three stand on expm1: x = n ln2 + r with |r| <= ln2/2 (Cody and Waite: n*ln2 is taken off in two pieces), p =
+ * Both stand on expm1: x = n ln2 + r with |r| <= ln2/2 (Cody and Waite: n*ln2 is taken off in two pieces), p =
  * exp(r) - 1 from a polynomial whose leading term is r itself, so that p keeps its relative accuracy near 0. Then
- *     exp(x)     = 2^n + 2^n p
- *     sigmoid(x) = 1 / (1 + exp(-x))
+ *     sigmoid(x) = 1 / (1 + exp(-x))  with  exp(x) = 2^n + 2^n p
  *     tanh(x)    = m / (m + 2)  with  m = exp(2x) - 1 = 2^n p + (2^n - 1)
  * The tanh needs no second polynomial and no branch for small x: there n = 0 and m = p. Within 2.5 ulp of the exact
  * value for every x (tests/test_activations.py). Coefficients: csrc/fit_expm1.py.
  *
  * A: the arguments are clamped to where the result has stopped changing, so 2^n never leaves the normal numbers.
  * B: adding ROUND leaves round(x log2(e)) in the low bits of the float, from where a shift puts it into an exponent.
+ * C: of the absolute value, for there an error of m shrinks in the quotient; below 0 it would grow up to twofold.
  */
 #if REAL_BITS == 32
 #define ROUND 12582912.0f /* 1.5 * 2^23 */
 #define MANTISSA 23
 #define ONE_BITS 0x3f800000
+#define SIGN_BIT INT32_MIN
 #define LOG2_E 1.44269504f
 #define LN2_HIGH 0.693359375f /* 9 bits, so that n * LN2_HIGH is exact */
 #define LN2_LOW -2.12194440e-4f
@@ -25,6 +26,7 @@
 #define ROUND 6755399441055744.0 /* 1.5 * 2^52 */
 #define MANTISSA 52
 #define ONE_BITS 0x3ff0000000000000LL
+#define SIGN_BIT INT64_MIN
 #define LOG2_E 1.4426950408889634074
 #define LN2_HIGH 0.693147180369123816490 /* 33 bits */
 #define LN2_LOW 1.90821492927058770002e-10
@@ -69,17 +71,18 @@ static FR_INLINE vec FR(vexp)(vec x) {
 static FR_INLINE vec FR(vsigmoid)(vec x) { return (REAL)1 / ((REAL)1 + FR(vexp)(-x)); }
 
 static FR_INLINE vec FR(vtanh)(vec x) {
-    x = FR(vmax)(FR(vmin)(x, TANH_MAX), -TANH_MAX); /* A */
+    ivec sign = FR(bits)(x) & SIGN_BIT; /* C */
+    x = FR(vmin)(FR(from_bits)(FR(bits)(x) ^ sign), TANH_MAX); /* A */
     vec power, p = FR(expm1_parts)(x + x, &power);
     vec m = power * p + (power - (REAL)1);
-    return m / (m + (REAL)2);
+    return FR(from_bits)(FR(bits)(m / (m + (REAL)2)) ^ sign);
 }
 
 static void FR(activate)(REAL *y, const REAL *x, ptrdiff_t n, int which) {
     for (ptrdiff_t j = 0; j < n; j += VL) {
         ptrdiff_t lanes = n - j < VL ? n - j : VL;
         vec v = FR(load)(x + j, lanes);
-        v = which == 0 ? FR(vsigmoid)(v) : which == 1 ? FR(vtanh)(v) : FR(vexp)(v);
+        v = which == 0 ? FR(vsigmoid)(v) : FR(vtanh)(v);
         FR(store)(y + j, v, lanes);
     }
 }
@@ -87,6 +90,7 @@ static void FR(activate)(REAL *y, const REAL *x, ptrdiff_t n, int which) {
 #undef ROUND
 #undef MANTISSA
 #undef ONE_BITS
+#undef SIGN_BIT
 #undef LOG2_E
 #undef LN2_HIGH
 #undef LN2_LOW

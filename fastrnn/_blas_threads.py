@@ -8,6 +8,8 @@ without threads, Windows), both functions do nothing.
 from __future__ import annotations
 
 import ctypes
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 from scipy.linalg import cython_blas
@@ -41,11 +43,80 @@ def get() -> int | None:
     return functions[0]() if functions else None
 
 
+# The BLAS has one count for the whole process, while any number of threads want it otherwise for a while. So who wants
+# what is written down, and the count follows from that: 1 while a `serial` context is open anywhere, else what the
+# youngest open `limited` context says, else what it was before the first was opened.
+_lock = threading.Lock()
+_serial = 0
+_limits: dict[object, int] = {}
+_idle: int | None = None
+
+
+def _apply() -> None:
+    count = 1 if _serial else next(reversed(_limits.values()), _idle)
+    if count is not None and count != get():
+        _functions()[1](count)
+
+
 def set(n: int) -> None:
-    """Let the BLAS use n threads, in the whole process."""
-    functions = _functions()
-    if functions:
-        functions[1](n)
+    """Let the BLAS use n threads in the whole process, from when no context is open."""
+    global _idle
+    if _functions() is None:
+        return
+    with _lock:
+        _idle = n
+        _apply()
+
+
+class _Context:
+    """While open, this context's wish counts."""
+
+    __slots__ = ()
+
+    def _wish(self, open_: bool) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> None:
+        global _idle
+        if _functions() is None:
+            return
+        with _lock:
+            if not _serial and not _limits:
+                _idle = get()  # whoever set it
+            self._wish(True)
+            _apply()
+
+    def __exit__(self, *_: object) -> None:
+        if _functions() is None:
+            return
+        with _lock:
+            self._wish(False)
+            _apply()
+
+
+class limited(_Context):
+    """A context in which the BLAS uses n threads."""
+
+    __slots__ = ("_n",)
+
+    def __init__(self, n: int):
+        self._n = n
+
+    def _wish(self, open_: bool) -> None:
+        if open_:
+            _limits[self] = self._n
+        else:
+            _limits.pop(self)
+
+
+class _Serial(_Context):
+    """A context in which the BLAS uses one thread."""
+
+    __slots__ = ()
+
+    def _wish(self, open_: bool) -> None:
+        global _serial
+        _serial += 1 if open_ else -1
 
 
 # OpenBLAS's threads wait for one another by spinning, within every product. When another process, or NumPy's own BLAS,
@@ -56,30 +127,15 @@ def set(n: int) -> None:
 ALONE_SERIAL_BELOW = 8_000_000
 STEP_SERIAL_BELOW = 32_000_000
 
-
-class serial:
-    """A context in which the BLAS runs on one thread, if `wanted`."""
-
-    __slots__ = ("_before",)
-
-    def __init__(self, wanted: bool):
-        self._before = get() if wanted else None
-
-    def __enter__(self) -> None:
-        # Where another thread is within such a context there is nothing to do, and nothing to undo.
-        if self._before is not None and self._before > 1:
-            set(1)
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None and self._before > 1:
-            set(self._before)
+_serially = _Serial()
+_as_set: AbstractContextManager = nullcontext()
 
 
-def product_of(multiplications: int) -> serial:
+def product_of(multiplications: int) -> AbstractContextManager:
     """The context for one product."""
-    return serial(multiplications < ALONE_SERIAL_BELOW)
+    return _serially if multiplications < ALONE_SERIAL_BELOW else _as_set
 
 
-def step_products_of(multiplications: int) -> serial:
+def step_products_of(multiplications: int) -> AbstractContextManager:
     """The context for a time loop with a product of this size at each step."""
-    return serial(multiplications < STEP_SERIAL_BELOW)
+    return _serially if multiplications < STEP_SERIAL_BELOW else _as_set

@@ -29,12 +29,17 @@ class Inputs(NamedTuple):
     lengths: np.ndarray | None
 
 
-def float_array(name: str, value: Any, dtype: np.dtype | None = None, like: str = "x") -> np.ndarray:
-    """`value` as a C-contiguous, aligned float32 or float64 array in native byte order; copied only if it must be."""
+def as_array(name: str, value: Any) -> np.ndarray:
+    """`value` as an array of any kind."""
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:
         raise ValueError(f"{name}: not an array: {error}") from None
+
+
+def float_array(name: str, value: Any, dtype: np.dtype | None = None, like: str = "x") -> np.ndarray:
+    """`value` as a C-contiguous, aligned float32 or float64 array in native byte order; copied only if it must be."""
+    array = as_array(name, value)
     native = array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
     if dtype is None and native not in FLOATS:
         raise TypeError(f"{name}: dtype {array.dtype}, expected float32 or float64")
@@ -59,7 +64,7 @@ def lengths_array(lengths: Any, T: int, B: int) -> np.ndarray | None:
     """`lengths` as an intp array of shape (B,) within 0..T, or None."""
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = as_array("lengths", lengths)
     if array.shape != (B,):
         raise ValueError(f"lengths: shape {array.shape}, expected (B,) = {(B,)}")
     if B and array.dtype.kind not in "iu":
@@ -71,7 +76,7 @@ def lengths_array(lengths: Any, T: int, B: int) -> np.ndarray | None:
 
 def indices(name: str, value: Any, count: int) -> np.ndarray:
     """`value` as an integer array within 0..count-1."""
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: dtype {array.dtype}, expected integers")
     if array.size and (array.min() < 0 or array.max() >= count):
@@ -108,7 +113,7 @@ def sequence_inputs(
 
 
 def output_gradients(
-    cell: str, cache: Any, dy: Any, dstates: dict[str, Any]
+    cell: str, engine: str, cache: Any, dy: Any, dstates: dict[str, Any]
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Check the arguments of `<cell>_backward`. The state gradients come back as fresh arrays, zeros for None."""
     if not isinstance(cache, Cache):
@@ -116,6 +121,8 @@ def output_gradients(
         raise TypeError(f"cache: {type(cache).__name__}, expected the cache that {cell}_forward returned{hint}")
     if cache.cell != cell:
         raise ValueError(f"cache: it is of {cache.cell}_forward, expected one of {cell}_forward")
+    if cache.engine != engine:
+        raise ValueError(f"cache: it is of the {cache.engine} engine, which fastrnn.functional.{cell}_backward runs")
     if cache.used:
         cache.take()
     y = cache.y

@@ -15,10 +15,12 @@ from fastrnn._core.blas import matmul_into
 from fastrnn._core.memory import empty
 
 
-def multiply(c: np.ndarray, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> None:
-    """C = op(A) op(B); the elements of a row lie together, the rows may be strided."""
+def multiply(
+    c: np.ndarray, a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False, add: bool = False
+) -> None:
+    """C = op(A) op(B), or C += with `add`; the elements of a row lie together, the rows may be strided."""
     with product_of(c.size * a.shape[1 - trans_a]):
-        matmul_into(c, a, b, trans_a, trans_b)
+        matmul_into(c, a, b, trans_a, trans_b, add)
 
 
 def product(a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:

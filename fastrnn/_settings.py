@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import scipy
@@ -25,10 +25,10 @@ log = logging.getLogger("fastrnn")
 
 @dataclass(frozen=True)
 class Config:
-    """The settings as they were asked for; ``"auto"`` and None are resolved when a kernel runs."""
+    """The settings as they were asked for; None says nothing about one."""
 
-    engine: str = "auto"
-    isa: str = "auto"
+    engine: str | None = None
+    isa: str | None = None
     num_threads: int | None = None
 
 
@@ -65,27 +65,26 @@ def _from_environment() -> Config:
 
 
 _base = _from_environment()
-_override: ContextVar[Config | None] = ContextVar("fastrnn_config", default=None)
-_lock = threading.Lock()
-_blas_default = _blas_threads.get()
+_override: ContextVar[Config] = ContextVar("fastrnn_config", default=Config())  # noqa: B039 - it is frozen
 if _base.num_threads is not None:
     _blas_threads.set(_base.num_threads)
 
 
-def current() -> Config:
-    """The settings in force here: those of the innermost `config_context`, else the process's."""
-    return _override.get() or _base
+def asked(setting: str) -> Any:
+    """A setting as it is in force here: the innermost `config_context` that names it, else the process; or None."""
+    value = getattr(_override.get(), setting)
+    return getattr(_base, setting) if value is None else value
 
 
 def engine() -> str:
     """The engine that runs, ``"auto"`` resolved."""
-    name = current().engine
-    return "blas" if name in ("auto", "native") else name
+    name = asked("engine")
+    return name if name == "reference" else "blas"
 
 
 def isa() -> str:
     """The instruction set that runs, ``"auto"`` resolved to the best this CPU has."""
-    name = current().isa
+    name = asked("isa") or "auto"
     return kernels.available_isas()[0] if name == "auto" else name
 
 
@@ -107,9 +106,8 @@ def set_num_threads(n: int) -> None:
     """
     global _base
     count = _thread_count("n", n)
-    with _lock:
-        _base = replace(_base, num_threads=count)
-        _blas_threads.set(count)
+    _base = replace(_base, num_threads=count)
+    _blas_threads.set(count)
 
 
 def get_num_threads() -> int:
@@ -121,7 +119,7 @@ def get_num_threads() -> int:
     int
         What `config_context`, `set_num_threads` or ``FASTRNN_NUM_THREADS`` said; else the CPUs of this process.
     """
-    return current().num_threads or _cpus()
+    return asked("num_threads") or _cpus()
 
 
 def _cpus() -> int:
@@ -145,7 +143,8 @@ def config_context(
     isa : {"auto", "avx512", "avx2", "neon", "baseline"}, optional
         The instruction set of the C kernels; it must be one this CPU has.
     num_threads : int, optional
-        At least 1. The BLAS library has one count for the whole process: it is set on entry and set back on exit.
+        At least 1. The BLAS library has one count for the whole process: while such contexts are open, it is what the
+        youngest one says.
 
     Raises
     ------
@@ -157,17 +156,13 @@ def config_context(
     >>> with fastrnn.config_context(engine="reference"):
     ...     y, state = layer(x)
     """
-    config = replace(current(), **_checked(engine, isa, num_threads, ("engine", "isa", "num_threads")))
-    token = _override.set(config)
-    blas_before = _blas_threads.get() if num_threads is not None else None
+    settings = _checked(engine, isa, num_threads, ("engine", "isa", "num_threads"))
+    token = _override.set(replace(_override.get(), **settings))
     try:
-        if blas_before is not None:
-            _blas_threads.set(config.num_threads)
-        yield
+        with nullcontext() if num_threads is None else _blas_threads.limited(settings["num_threads"]):
+            yield
     finally:
         _override.reset(token)
-        if blas_before is not None:
-            _blas_threads.set(blas_before)
 
 
 def get_config() -> dict:
@@ -180,13 +175,12 @@ def get_config() -> dict:
         ``engine``, ``isa`` and ``num_threads`` as they resolve; ``asked`` holds the settings they come from;
         ``available_isas``; ``blas``, ``blas_threads`` (None where the library does not say) and ``versions``.
     """
-    asked = current()
     build = scipy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     return {
         "engine": engine(),
         "isa": isa(),
         "num_threads": get_num_threads(),
-        "asked": {"engine": asked.engine, "isa": asked.isa, "num_threads": asked.num_threads or "auto"},
+        "asked": {name: asked(name) or "auto" for name in ("engine", "isa", "num_threads")},
         "available_isas": kernels.available_isas(),
         "blas": f"{build.get('name', 'unknown')} {build.get('version', '')}".strip(),
         "blas_threads": _blas_threads.get(),
@@ -199,18 +193,18 @@ def show_config() -> None:
     from fastrnn import __version__
 
     config = get_config()
-    asked = config["asked"]
+    wish = config["asked"]
     reason = {
-        "engine": "the fastest engine of this build" if asked["engine"] == "auto" else "",
+        "engine": "the fastest engine of this build" if wish["engine"] == "auto" else "",
         "isa": f"this CPU has {', '.join(config['available_isas'])}",
-        "num_threads": "the CPUs of this process" if asked["num_threads"] == "auto" else "",
+        "num_threads": "the CPUs of this process" if wish["num_threads"] == "auto" else "",
     }
-    if asked["engine"] == "native":
+    if wish["engine"] == "native":
         reason["engine"] = "this build has no native kernels"
     print(f"fastrnn {__version__}")
     for key, label in (("engine", "engine"), ("isa", "isa"), ("num_threads", "threads")):
         note = f"  ({reason[key]})" if reason[key] else ""
-        print(f"  {label:<8} {asked[key]} -> {config[key]}{note}")
+        print(f"  {label:<8} {wish[key]} -> {config[key]}{note}")
     threads = config["blas_threads"]
     print(f"  BLAS     {config['blas']}, {'its own' if threads is None else threads} threads")
     print("  with     " + ", ".join(f"{name} {version}" for name, version in config["versions"].items()))

@@ -241,7 +241,7 @@ def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
     """
     if getattr(cache, "engine", None) == "reference":
         return reference.rnn_backward(cache, dy, dh_n)
-    dy, (dh,) = _check.output_gradients("rnn", cache, dy, {"dh_n": dh_n})
+    dy, (dh,) = _check.output_gradients("rnn", "blas", cache, dy, {"dh_n": dh_n})
     return _engine_blas.rnn_backward(cache, dy, dh)
 
 
@@ -272,7 +272,7 @@ def lstm_backward(
     """
     if getattr(cache, "engine", None) == "reference":
         return reference.lstm_backward(cache, dy, dh_n, dc_n)
-    dy, (dh, dc) = _check.output_gradients("lstm", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    dy, (dh, dc) = _check.output_gradients("lstm", "blas", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
     return _engine_blas.lstm_backward(cache, dy, dh, dc)
 
 
@@ -301,5 +301,5 @@ def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
     """
     if getattr(cache, "engine", None) == "reference":
         return reference.gru_backward(cache, dy, dh_n)
-    dy, (dh,) = _check.output_gradients("gru", cache, dy, {"dh_n": dh_n})
+    dy, (dh,) = _check.output_gradients("gru", "blas", cache, dy, {"dh_n": dh_n})
     return _engine_blas.gru_backward(cache, dy, dh)

@@ -95,7 +95,7 @@ def rnn_forward(
 
 def rnn_backward(cache, dy, dh_n=None):
     """See `fastrnn.functional.rnn_backward`."""
-    dy, (dh,) = _check.output_gradients("rnn", cache, dy, {"dh_n": dh_n})
+    dy, (dh,) = _check.output_gradients("rnn", "reference", cache, dy, {"dh_n": dh_n})
     walk, x, steps, w_ih, w_hh, b_ih, b_hh, nonlinearity = cache.take()
     dy = walk.without_padding(dy)
     dx, dw_ih, dw_hh, db = (np.zeros(shape, x.dtype) for shape in (x.shape, w_ih.shape, w_hh.shape, len(w_hh)))
@@ -155,7 +155,7 @@ def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, lengths=None, r
 
 def lstm_backward(cache, dy, dh_n=None, dc_n=None):
     """See `fastrnn.functional.lstm_backward`."""
-    dy, (dh, dc) = _check.output_gradients("lstm", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    dy, (dh, dc) = _check.output_gradients("lstm", "reference", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
     walk, x, steps, w_ih, w_hh, b_ih, b_hh = cache.take()
     dy = walk.without_padding(dy)
     dx, dw_ih, dw_hh, db = (np.zeros(shape, x.dtype) for shape in (x.shape, w_ih.shape, w_hh.shape, len(w_hh)))
@@ -237,7 +237,7 @@ def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None, *, reset_after=True, le
 
 def gru_backward(cache, dy, dh_n=None):
     """See `fastrnn.functional.gru_backward`."""
-    dy, (dh,) = _check.output_gradients("gru", cache, dy, {"dh_n": dh_n})
+    dy, (dh,) = _check.output_gradients("gru", "reference", cache, dy, {"dh_n": dh_n})
     walk, x, steps, w_ih, w_hh, b_ih, b_hh, reset_after = cache.take()
     dy = walk.without_padding(dy)
     H = w_hh.shape[1]
