@@ -1,0 +1,134 @@
+"""The memory of results and caches: used again, never while somebody still sees it, and never growing."""
+
+import gc
+import os
+import sys
+from dataclasses import replace
+
+import helpers
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _engine_blas
+from fastrnn._core import memory, plan
+
+FLOAT64 = np.dtype(np.float64)
+LARGE = memory.SMALLEST  # bytes from which on blocks are kept
+
+
+def address(array):
+    return array.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("nbytes", [LARGE, LARGE + 1, 100_003, 1 << 20, (1 << 20) + 1, 5_000_000])
+def test_large_arrays_begin_at_a_cache_line(nbytes):
+    held = [memory.empty((nbytes,), np.dtype(np.uint8)) for _ in range(5)]
+    assert all(address(a) % 64 == 0 for a in held)
+    for k, a in enumerate(held):  # all of it is there, and belongs to nobody else
+        a[:] = k
+    assert [int(a.min()) for a in held] == [int(a.max()) for a in held] == list(range(5))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 5), (1,), (7, 5), (64, 128), (65, 127, 2)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_shape_and_dtype(shape, dtype):
+    a = memory.empty(shape, np.dtype(dtype))
+    assert (a.shape, a.dtype) == (shape, dtype)
+    assert a.flags.c_contiguous
+    assert a.flags.writeable
+    a[...] = 3
+    assert a.sum() == 3 * a.size
+
+
+def test_a_freed_block_is_used_again():
+    a = memory.empty((300, 1000), FLOAT64)
+    first = address(a)
+    del a
+    assert address(memory.empty((300, 1000), FLOAT64)) == first
+
+
+def test_a_block_lives_as_long_as_any_view_of_it():
+    a = memory.empty((200, 100), FLOAT64)
+    a[:] = 1
+    view = a[150:, ::2].T
+    del a
+    others = [memory.empty((200, 100), FLOAT64) for _ in range(3)]
+    for other in others:
+        assert not np.shares_memory(other, view)
+        other[:] = 2
+    assert (view == 1).all()
+
+
+def test_what_is_kept_is_bounded():
+    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
+    assert sum(a.nbytes for a in held) > 5 * memory.KEEP_BYTES
+    del held
+    assert 0 < memory.kept_memory() <= memory.KEEP_BYTES
+    for _ in range(3):  # the same size over and over
+        held = [memory.empty((20_000,), FLOAT64) for _ in range(100)]
+        del held
+        assert memory.kept_memory() <= memory.KEEP_BYTES
+
+
+@pytest.mark.parametrize("shape", [(2**48,), (2**31, 2**31), (2**62, 4), (2**63,), (2**70, 3), (1, 2**64)])
+def test_shapes_that_no_memory_can_hold(shape):
+    with pytest.raises((MemoryError, ValueError, OverflowError)):
+        memory.empty(shape, FLOAT64)
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-3, 100_000), (-300, -100_000)])
+def test_negative_shapes(shape):
+    with pytest.raises(ValueError, match="negative"):
+        memory.empty(shape, FLOAT64)
+
+
+def test_kernels_never_read_what_a_block_held_before(compiled, variant, ragged, reverse, monkeypatch):
+    def full_of_nan(shape, dtype):
+        return np.full(shape, np.nan, dtype)
+
+    problem = helpers.make(variant, 6, 4, 3, 19, seed=1, lengths=ragged, reverse=reverse)
+    single = helpers.make(variant, 5, 1, 3, 19, seed=2, reverse=reverse)  # one row: another function of the BLAS
+    with compiled.active():
+        expected = [(helpers.run(p), helpers.forward(p, save=False)[0]) for p in (problem, single)]
+        for module in [m for name, m in sys.modules.items() if name.startswith("fastrnn.")]:
+            if getattr(module, "empty", None) is memory.empty and module is not memory:
+                monkeypatch.setattr(module, "empty", full_of_nan)
+        assert _engine_blas.empty is plan.empty is full_of_nan
+        for p, (results, inference) in zip((problem, single), expected, strict=True):
+            helpers.assert_same_bits(helpers.run(p), results)
+            helpers.assert_same_bits(helpers.forward(p, save=False)[0], inference)
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as statm:
+        pages = int(statm.read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
+def test_training_does_not_grow_the_process():
+    problems = [
+        helpers.make(variant, 8, 16, 3, 40, np.float32, seed=k, lengths=lengths)
+        for k, variant in enumerate(helpers.VARIANTS)
+        for lengths in (None, True)
+    ]
+
+    def train(calls):
+        for k in range(calls):
+            problem = problems[k % len(problems)]
+            outputs, cache = helpers.forward(problem)
+            if k % 7:  # now and then a cache is dropped unused
+                helpers.backward(problem, cache)
+            with pytest.raises(ValueError, match="lengths"):  # errors must not leak either
+                helpers.forward(replace(problem, lengths=np.full(16, 9)))
+            del outputs, cache
+
+    with fastrnn.config_context(num_threads=1):
+        train(300)
+        gc.collect()
+        before = resident_bytes()
+        train(2000)
+        gc.collect()
+        grown = resident_bytes() - before
+    assert grown < 5 * 1024 * 1024, f"{grown} bytes more after 2000 calls"

@@ -1,0 +1,46 @@
+"""What the package promises as a package."""
+
+import re
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import fastrnn
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def test_version():
+    assert fastrnn.__version__ == version("fastrnn")
+
+
+def test_every_public_name_exists():
+    for name in fastrnn.__all__:
+        assert getattr(fastrnn, name) is not None
+    assert {"nn", "data", "models"} <= set(dir(fastrnn))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = fastrnn.nothing
+
+
+def test_importing_loads_nothing_that_is_not_needed():
+    code = (
+        "import sys, fastrnn; "
+        "print([m for m in ('torch', 'matplotlib', 'fastrnn.nn', 'scipy.sparse', 'pytest') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_typing_information_is_installed():
+    assert (Path(fastrnn.__file__).parent / "py.typed").exists()
+
+
+@pytest.mark.parametrize(
+    "code", re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S) or ["raise SystemExit('none')"]
+)
+def test_readme_examples_run(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), {})
