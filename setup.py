@@ -26,8 +26,10 @@ def extension(name, sources=()):
 setup(
     ext_modules=cythonize(
         [
+            extension("bell"),
             extension("blas"),
             extension("kernels", sorted(glob("csrc/*.c"))),
+            extension("matrix"),
             extension("memory"),
             extension("plan"),
             extension("rnn"),

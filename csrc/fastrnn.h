@@ -46,6 +46,18 @@
         void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
         /* Backward of gru_reset: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */             \
         void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
+        /* How many numbers `pack` writes. */                                                                          \
+        ptrdiff_t (*packed_size)(ptrdiff_t K, ptrdiff_t N);                                                            \
+        /* packed <- weights (K,N) for `multiply`: number k of column j is w[j*column + k*step].                       \
+         * packed is best aligned to 64 bytes. */                                                                      \
+        void (*pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N);         \
+        /* c (M,N) = a (M,K) w, or c += with `add`; w (K,N) is packed, row strides ldc, lda. */                        \
+        void (*multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,        \
+                         ptrdiff_t K, ptrdiff_t N, int add);                                                           \
+        /* c (M,N) = a' b, a (K,M), b (K,N); row strides ldc, lda, ldb. Each row of b is read up to the next multiple  \
+         * of 64 bytes: there must be memory, and what it holds does not matter. */                                    \
+        void (*outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t M, \
+                      ptrdiff_t N, ptrdiff_t K);                                                                       \
         /* y (n) = sigmoid(x) or tanh(x), for `which` = 0 or 1: the activations, open to tests. */                      \
         void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
     } NAME

@@ -13,6 +13,7 @@
 #pragma GCC target("avx2,fma")
 #endif
 #define FR_NAME avx2
+#define FR_REGISTERS 16
 #define FR_BYTES 32
 #define FIRST_8(n) _mm256_cmpgt_epi32(_mm256_set1_epi32((int)(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
 #define FIRST_4(n) _mm256_cmpgt_epi64(_mm256_set1_epi64x((long long)(n)), _mm256_setr_epi64x(0, 1, 2, 3))

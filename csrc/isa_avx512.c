@@ -13,6 +13,7 @@
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")
 #endif
 #define FR_NAME avx512
+#define FR_REGISTERS 32
 #define FR_BYTES 64
 #define V_LOAD_PART_F32(p, n) (vec_f32) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
 #define V_STORE_PART_F32(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), (__m512)(v))

@@ -5,6 +5,7 @@
 #include "fastrnn.h"
 
 #define FR_NAME baseline
+#define FR_REGISTERS 16
 #if FR_X86_VECTORS
 #define FR_BYTES 16
 #else

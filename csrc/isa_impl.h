@@ -1,12 +1,18 @@
 /* Everything of one instruction set: the templates for float and for double, and the table that exports them.
  *
- * In: FR_NAME (avx512 ...), FR_BYTES (bytes in a vector, 0 for scalars), optional V_*_F32 and V_*_F64, see simd_impl.h.
+ * In: FR_NAME (avx512 ...), FR_BYTES (bytes in a vector, 0 for scalars), FR_REGISTERS (vectors it has), optional V_*_F32 and V_*_F64, see simd_impl.h.
  * The including file has opened the compiler's target for the instruction set, and closes it again.
  */
 #if FR_VECTORS
 #define FR_INLINE inline __attribute__((always_inline))
+#ifdef __clang__
+#define FR_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FR_UNROLL _Pragma("GCC unroll 8")
+#endif
 #else
 #define FR_INLINE inline
+#define FR_UNROLL
 #endif
 #define FR_GLUE2(a, b) a##b
 #define FR_GLUE(a, b) FR_GLUE2(a, b)
@@ -27,6 +33,7 @@
 #include "simd_impl.h"
 #include "math_impl.h"
 #include "gates_impl.h"
+#include "product_impl.h"
 #include "isa_end.h"
 
 #define FR(name) FR_GLUE(name, _f64)
@@ -43,6 +50,7 @@
 #include "simd_impl.h"
 #include "math_impl.h"
 #include "gates_impl.h"
+#include "product_impl.h"
 #include "isa_end.h"
 
 #define FR_KERNELS(T)                                                                                                  \
@@ -50,7 +58,8 @@
         .rnn_gates = rnn_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_gates = lstm_gates##T,                           \
         .lstm_dgates = lstm_dgates##T, .gru_gates = gru_gates##T, .gru_dgates = gru_dgates##T,                         \
         .gru_reset = gru_reset##T, .gru_update = gru_update##T, .gru_dupdate = gru_dupdate##T,                         \
-        .gru_dreset = gru_dreset##T, .activate = activate##T                            \
+        .gru_dreset = gru_dreset##T, .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T,          \
+        .multiply = multiply##T, .outer = outer##T                            \
     }
 
 static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64)};

@@ -6,6 +6,7 @@
 
 #if FR_ARM_VECTORS
 #define FR_NAME neon
+#define FR_REGISTERS 32
 #define FR_BYTES 16
 #include "isa_impl.h"
 #else

@@ -77,9 +77,9 @@ def asked(setting: str) -> Any:
 
 
 def engine() -> str:
-    """The engine that runs, ``"auto"`` resolved."""
+    """The engine that runs; ``"auto"`` is `native`, which leaves large products to the BLAS by itself."""
     name = asked("engine")
-    return name if name == "reference" else "blas"
+    return name if name in ("blas", "reference") else "native"
 
 
 def isa() -> str:
@@ -199,8 +199,6 @@ def show_config() -> None:
         "isa": f"this CPU has {', '.join(config['available_isas'])}",
         "num_threads": "the CPUs of this process" if wish["num_threads"] == "auto" else "",
     }
-    if wish["engine"] == "native":
-        reason["engine"] = "this build has no native kernels"
     print(f"fastrnn {__version__}")
     for key, label in (("engine", "engine"), ("isa", "isa"), ("num_threads", "threads")):
         note = f"  ({reason[key]})" if reason[key] else ""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _check, _engine_blas, _settings, reference
+from fastrnn import _check, _compiled, _settings, reference
+from fastrnn._blas_threads import STEP_SERIAL_BELOW
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+from fastrnn._products import BlasProducts, NativeProducts
 
 __all__ = [
     "GRUGrads",
@@ -23,6 +25,19 @@ __all__ = [
     "rnn_backward",
     "rnn_forward",
 ]
+
+
+def _engine(inputs: _check.Inputs) -> tuple[BlasProducts, str]:
+    """The products to run on, and the instruction set.
+
+    `native` shares out sequences. With few of them and a matrix too large for one core's caches, "auto" takes the BLAS,
+    whose threads share out the matrix.
+    """
+    isa, B = _settings.isa(), inputs.x.shape[1]
+    large = B < 8 and B * inputs.w_hh.size >= STEP_SERIAL_BELOW and _settings.get_num_threads() > 1
+    if _settings.engine() == "blas" or (large and _settings.asked("engine") in (None, "auto")):
+        return BlasProducts(), isa
+    return NativeProducts(isa), isa
 
 
 def rnn_forward(
@@ -85,7 +100,7 @@ def rnn_forward(
         )
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
     inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _engine_blas.rnn_forward(inputs, _settings.isa(), nonlinearity, bool(reverse), bool(save))
+    return _compiled.rnn_forward(inputs, *_engine(inputs), nonlinearity, bool(reverse), bool(save))
 
 
 def lstm_forward(
@@ -147,7 +162,7 @@ def lstm_forward(
     if _settings.engine() == "reference":
         return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save)
     inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _engine_blas.lstm_forward(inputs, _settings.isa(), bool(reverse), bool(save))
+    return _compiled.lstm_forward(inputs, *_engine(inputs), bool(reverse), bool(save))
 
 
 def gru_forward(
@@ -213,7 +228,7 @@ def gru_forward(
             x, h0, w_ih, w_hh, b_ih, b_hh, reset_after=reset_after, lengths=lengths, reverse=reverse, save=save
         )
     inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _engine_blas.gru_forward(inputs, _settings.isa(), bool(reset_after), bool(reverse), bool(save))
+    return _compiled.gru_forward(inputs, *_engine(inputs), bool(reset_after), bool(reverse), bool(save))
 
 
 def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> RNNGrads:
@@ -241,8 +256,8 @@ def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
     """
     if getattr(cache, "engine", None) == "reference":
         return reference.rnn_backward(cache, dy, dh_n)
-    dy, (dh,) = _check.output_gradients("rnn", "blas", cache, dy, {"dh_n": dh_n})
-    return _engine_blas.rnn_backward(cache, dy, dh)
+    dy, (dh,) = _check.output_gradients("rnn", "compiled", cache, dy, {"dh_n": dh_n})
+    return _compiled.rnn_backward(cache, dy, dh)
 
 
 def lstm_backward(
@@ -272,8 +287,8 @@ def lstm_backward(
     """
     if getattr(cache, "engine", None) == "reference":
         return reference.lstm_backward(cache, dy, dh_n, dc_n)
-    dy, (dh, dc) = _check.output_gradients("lstm", "blas", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
-    return _engine_blas.lstm_backward(cache, dy, dh, dc)
+    dy, (dh, dc) = _check.output_gradients("lstm", "compiled", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    return _compiled.lstm_backward(cache, dy, dh, dc)
 
 
 def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> GRUGrads:
@@ -301,5 +316,5 @@ def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
     """
     if getattr(cache, "engine", None) == "reference":
         return reference.gru_backward(cache, dy, dh_n)
-    dy, (dh,) = _check.output_gradients("gru", "blas", cache, dy, {"dh_n": dh_n})
-    return _engine_blas.gru_backward(cache, dy, dh)
+    dy, (dh,) = _check.output_gradients("gru", "compiled", cache, dy, {"dh_n": dh_n})
+    return _compiled.gru_backward(cache, dy, dh)

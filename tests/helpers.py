@@ -53,7 +53,7 @@ class Engine(NamedTuple):
 
 
 # The one place that knows the engines: a new compiled one is added to the first tuple.
-COMPILED = tuple(Engine(name, isa) for name in ("blas",) for isa in kernels.available_isas())
+COMPILED = tuple(Engine(name, isa) for name in ("native", "blas") for isa in kernels.available_isas())
 ENGINES = (Engine("reference"), *COMPILED)
 THREADS = (1, 2)
 DTYPES = (np.float32, np.float64)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from fastrnn._core.blas import matmul_into
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fastrnn._core.blas import matmul_into
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-13}
 sizes = st.one_of(st.integers(0, 3), st.integers(0, 40), st.sampled_from([127, 300]))

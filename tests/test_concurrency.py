@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _blas_threads, _engine_blas
+from fastrnn import _blas_threads, _compiled
 
 WORKERS = 8
 
@@ -122,7 +122,7 @@ def test_others_run_while_a_call_computes(compiled, variant, progress):
 def test_others_run_while_a_time_loop_runs(variant, progress, monkeypatch):
     """The loops by themselves, for in a whole call it may be NumPy or a large product that lets others run."""
     problem = helpers.make(variant, 10_000, 1, 2, 4, np.float32)
-    loops = getattr(_engine_blas, variant.cell)
+    loops = getattr(_compiled, variant.cell)
     others_ran = {"forward": False, "backward": False}
 
     def watched(name):
@@ -135,7 +135,7 @@ def test_others_run_while_a_time_loop_runs(variant, progress, monkeypatch):
         helpers.run(problem)
         return all(others_ran.values())
 
-    monkeypatch.setattr(_engine_blas, variant.cell, SimpleNamespace(**{name: watched(name) for name in others_ran}))
+    monkeypatch.setattr(_compiled, variant.cell, SimpleNamespace(**{name: watched(name) for name in others_ran}))
     with fastrnn.config_context(engine="blas"):
         assert eventually(run), others_ran
 

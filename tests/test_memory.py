@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _engine_blas
+from fastrnn import _compiled
 from fastrnn._core import memory, plan
 
 FLOAT64 = np.dtype(np.float64)
@@ -94,7 +94,7 @@ def test_kernels_never_read_what_a_block_held_before(compiled, variant, ragged, 
         for module in [m for name, m in sys.modules.items() if name.startswith("fastrnn.")]:
             if getattr(module, "empty", None) is memory.empty and module is not memory:
                 monkeypatch.setattr(module, "empty", full_of_nan)
-        assert _engine_blas.empty is plan.empty is full_of_nan
+        assert _compiled.empty is plan.empty is full_of_nan
         for p, (results, inference) in zip((problem, single), expected, strict=True):
             helpers.assert_same_bits(helpers.run(p), results)
             helpers.assert_same_bits(helpers.forward(p, save=False)[0], inference)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastrnn import _engine_blas, functional, reference
+from fastrnn import _compiled, _products, functional, reference
 
 # Against the float64 reference, relative to the largest element. A result sums some hundred products, each rounded
 # (eps 2.2e-16, 1.2e-7), over a recurrence that passes errors on: 1e-12 is 4500 eps and 1e-5 is 84. A wrong formula
@@ -83,7 +83,7 @@ def test_same_values_for_any_sizes(compiled, problem):
 @pytest.mark.parametrize("B", [1, 3])
 def test_inference_in_many_blocks_of_steps(compiled, variant, ragged, reverse, B, monkeypatch):
     # The least a block holds is 64 rows: with T=301 there are 5 to 15 of them, and the last is not full.
-    monkeypatch.setattr(_engine_blas, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(_compiled, "BLOCK_BYTES", 1)
     problem = helpers.make(variant, 301, B, 2, 5, seed=B, lengths=ragged, reverse=reverse)
     if ragged:  # B=1 would draw an empty sequence
         problem = helpers.make(variant, 301, B, 2, 5, seed=B, lengths=(299, 0, 301)[:B], reverse=reverse)
@@ -94,10 +94,10 @@ def test_inference_in_many_blocks_of_steps(compiled, variant, ragged, reverse, B
 
 
 def test_transposed_weights_change_nothing(compiled, variant, dtype, monkeypatch):
-    problem = helpers.make(variant, 6, 3, 2, 9, dtype, seed=3)
+    problem = helpers.make(variant, 6, 8, 2, 9, dtype, seed=3)
     results = []
     for threshold in (0, 1 << 20):  # elements of W_hh up to which it is transposed: never, always
-        monkeypatch.setattr(_engine_blas, "TRANSPOSE_BELOW", threshold)
+        monkeypatch.setattr(_products.BlasProducts, "TRANSPOSE_BELOW", threshold)
         with compiled.active():
             results.append(helpers.run(problem))
     helpers.assert_close(*results, TOLERANCE[dtype])

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from fastrnn._core.plan import Plan
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fastrnn._core.plan import Plan
 
 
 @st.composite

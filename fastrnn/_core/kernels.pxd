@@ -27,6 +27,13 @@ cdef extern from "fastrnn.h" nogil:
                             Py_ssize_t H) noexcept nogil
         void (*gru_dreset)(void* gates, void* dh, const void* drh, const void* h_prev, Py_ssize_t B,
                            Py_ssize_t H) noexcept nogil
+        Py_ssize_t (*packed_size)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
+        void (*pack)(void* packed, const void* w, Py_ssize_t column, Py_ssize_t step, Py_ssize_t K,
+                     Py_ssize_t N) noexcept nogil
+        void (*multiply)(void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, const void* packed, Py_ssize_t M,
+                         Py_ssize_t K, Py_ssize_t N, int add) noexcept nogil
+        void (*outer)(void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb,
+                      Py_ssize_t M, Py_ssize_t N, Py_ssize_t K) noexcept nogil
         void (*activate)(void* y, const void* x, Py_ssize_t n, int which) noexcept nogil
 
     ctypedef struct fr_table:

@@ -4,9 +4,13 @@ cdef class Plan:
     cdef readonly bint ragged, reverse
     cdef Py_ssize_t[::1] batch_sizes, offsets, order, lengths
 
-    cdef inline Py_ssize_t size(self, Py_ssize_t s) noexcept nogil:
-        """How many sequences are still running at step s: rows [row(s), row(s) + size(s)) belong to it."""
+    cdef inline Py_ssize_t running(self, Py_ssize_t s) noexcept nogil:
+        """How many sequences are still running at step s: rows [row(s), row(s) + running(s)) belong to it."""
         return self.batch_sizes[s] if self.ragged else self.B
+
+    cdef inline Py_ssize_t size(self, Py_ssize_t s, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil:
+        """How many of the sequences b0 <= b < b1 (as sorted) are still running at step s: the first ones."""
+        return max(0, min(b1, self.running(s)) - b0)
 
     cdef inline Py_ssize_t row(self, Py_ssize_t s) noexcept nogil:
         """The first row of step s in the row arrays."""
@@ -21,4 +25,4 @@ cdef class Plan:
     cdef inline Py_ssize_t count(self, Py_ssize_t s0, Py_ssize_t s1) noexcept nogil:
         """How many rows the steps s0 <= s < s1 have."""
         cdef Py_ssize_t last = s1 - 1 if not self.reverse or self.ragged else s0
-        return self.row(last) + self.size(last) - self.first_row(s0, s1)
+        return self.row(last) + self.running(last) - self.first_row(s0, s1)

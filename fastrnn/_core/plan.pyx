@@ -1,7 +1,7 @@
 """How a batch of sequences is walked: every cell's time loop works on *rows* and *steps* and knows nothing else.
 
 The rows of all steps lie below one another in one (rows, width) array, so that whatever does not depend on the
-recurrence is one matrix product over all of them. Step s reads and writes the rows [row(s), row(s) + size(s)).
+recurrence is one matrix product over all of them. Step s reads and writes the rows [row(s), row(s) + running(s)).
 
 - Dense (no `lengths`): a (T, B, width) array is already such an array; nothing is copied. `reverse` walks its blocks
   from the last to the first.

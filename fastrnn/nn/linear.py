@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _check
-from fastrnn._product import product
+from fastrnn._products import product
 from fastrnn.module import Module, float_dtype, positive_int
 
 

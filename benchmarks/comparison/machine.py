@@ -1,0 +1,152 @@
+"""What this machine can do at most: multiply-adds, and reading from each level of the memory.
+
+Measured by `fastrnn._core.probe` where the build has it; without it through the BLAS behind NumPy and SciPy: a large
+product for the multiply-adds, dot products for the reading. That comes close, but for L1, which reads up to twice as
+fast as a dot product adds up.
+"""
+
+import importlib
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from scipy.linalg.blas import sgemm
+
+SECONDS = 0.15
+ATTEMPTS = 3  # the best counts: others may use the machine meanwhile
+DOT = 8192  # floats of a dot product at most: a longer one the BLAS shares out among its threads
+SHARED_FROM = 3  # the level of cache that cores share
+
+
+class Others:
+    """What others take of the CPUs from its making on: other processes, and other guests of the same host."""
+
+    def __init__(self):
+        self.start = self._seconds()
+
+    @staticmethod
+    def _seconds():
+        """CPU time of everybody, of this process, and elapsed, times the CPUs; None where the system does not tell."""
+        try:
+            lines = Path("/proc/stat").read_text().splitlines()
+        except OSError:
+            return None
+        user, nice, system, _, _, irq, softirq, steal = map(int, lines[0].split()[1:9])
+        busy = (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+        return np.array([busy, time.process_time(), time.perf_counter() * os.cpu_count()])
+
+    def share(self):
+        """The share of all CPUs' time, or None."""
+        if self.start is None:
+            return None
+        busy, own, elapsed = self._seconds() - self.start
+        return float(max(0.0, busy - own) / elapsed)
+
+
+@cache
+def _probe():
+    try:
+        return importlib.import_module("fastrnn._core.probe")
+    except ImportError:
+        return None
+
+
+def source():
+    """What measures."""
+    return "fastrnn._core.probe" if _probe() else "sgemm of SciPy, dot products of NumPy"
+
+
+def _all_at_once(threads, measure):
+    """The sum of what `measure` returns in so many threads at the same time."""
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(future.result() for future in [pool.submit(measure) for _ in range(threads)])
+
+
+def fma_peak(threads):
+    """GF/s of float32 multiply-adds of all threads together, two operations each."""
+    probe = _probe()
+    if probe:
+        return max(_all_at_once(threads, lambda: probe.fma_gflops(SECONDS)) for _ in range(ATTEMPTS))
+    n = 1024  # the BLAS has been told its threads
+    a = np.ones((n, n), np.float32, order="F")
+    best, end = float("inf"), time.perf_counter() + ATTEMPTS * SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        sgemm(1.0, a, a)
+        best = min(best, time.perf_counter() - start)
+    return 2 * n**3 / best / 1e9
+
+
+def read_bandwidth(nbytes, threads):
+    """GB/s of all threads together, each reading its own `nbytes` over and over."""
+    probe = _probe()
+    read = probe.read_gbs if probe else _read_by_dot_products
+    return max(_all_at_once(threads, lambda: read(nbytes, SECONDS)) for _ in range(ATTEMPTS))
+
+
+def _read_by_dot_products(nbytes, seconds):
+    length = min(DOT, nbytes // 8)
+    rows = nbytes // 8 // length
+    a, b = (np.ones((rows, length), np.float32) for _ in range(2))  # half of the bytes each
+    times = max(1, (1 << 22) // (8 * rows * length))  # over and over within a call, which then is at least 4 MB
+    left = np.broadcast_to(a[:, None, :], (times, rows, 1, length))
+    right = np.broadcast_to(b[:, :, None], (times, rows, length, 1))
+    out = np.empty((times, rows, 1, 1), np.float32)
+    best, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        np.matmul(left, right, out=out)
+        best = min(best, time.perf_counter() - start)
+    return 8 * times * rows * length / best / 1e9
+
+
+def caches():
+    """Bytes of each level of cache as the system tells them, else those of a usual server."""
+    sizes = {1: 48 << 10, 2: 1 << 20, 3: 32 << 20}
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        level, kind, size = ((index / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction" and size.endswith("K") and int(level) in sizes:
+            sizes[int(level)] = int(size[:-1]) << 10
+    return sizes
+
+
+def limits(threads):
+    """All of them, as they are saved.
+
+    Each thread's working set is half of a cache that it has to itself, its part of a quarter of one that is shared,
+    and for the memory twice the last cache.
+    """
+    sizes = caches()
+    read = {}
+    for level, size in sizes.items():
+        own = size // 2 if level < SHARED_FROM else size // 4 // threads
+        read[f"L{level}"] = {"holds": size, "bytes": own, "gbs": read_bandwidth(own, threads)}
+    own = 2 * sizes[3]
+    read["memory"] = {"holds": None, "bytes": own, "gbs": read_bandwidth(own, threads)}
+    return {"source": source(), "fma_gflops": fma_peak(threads), "read": read}
+
+
+def fraction(problem, seconds, threads, limits, training=False):
+    """The share of a limit that `problem` in so many seconds reached, and which limit it is.
+
+    From batch 16 the multiply-adds; at batch 1 reading the weights from the first level that holds them, where each
+    thread keeps its share of them in its own caches. None where both count: between, and in training at batch 1.
+    """
+    T, B, _, _ = problem.shape
+    if B >= 16:
+        peak = limits["fma_gflops"] * 4 / problem.dtype.itemsize
+        return (3 if training else 1) * problem.flops / seconds / 1e9 / peak, "FMA"
+    if B > 1 or training:
+        return None, None
+    weights = problem.bytes_per_step
+    levels = limits["read"].items()
+    level = next(n for n, read in levels if read["holds"] is None or weights / _parts(n, threads) <= read["holds"])
+    return T * weights / seconds / 1e9 / limits["read"][level]["gbs"], level
+
+
+def _parts(level, threads):
+    """Into how many parts weights are divided before a level has to hold them."""
+    return 1 if level == f"L{SHARED_FROM}" else threads

@@ -1,0 +1,218 @@
+"""The compiled engines, `native` and `blas`: Cython time loops, the gate functions of csrc, products of either kind.
+
+Allocates, runs the loops of `_core`, and does with a few large products what needs no recurrence. Arguments have been
+checked (`_check`). Below, *rows* are those of `_core.plan`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+from fastrnn._check import Inputs
+from fastrnn._core import gru, lstm, rnn
+from fastrnn._core.memory import empty
+from fastrnn._core.plan import Plan
+from fastrnn._products import BlasProducts
+
+# Without `save`, gates of this many bytes are worked on at a time, so that they stay in the L2 cache. With 512 KB the
+# LSTM at T=1000, B=1, I=64, H=128 runs as fast as with 128 KB to 1 MB, and 1.1 times as fast as in one piece.
+BLOCK_BYTES = 512 * 1024
+
+
+def _plan(inputs: Inputs, reverse: bool) -> Plan:
+    T, B, _ = inputs.x.shape
+    return Plan(T, B, inputs.lengths, reverse)
+
+
+def _gate_blocks(plan: Plan, width: int, itemsize: int, save: bool) -> tuple[list, int]:
+    """The runs of steps to work on, and how many rows of gates to allocate for them: all with `save`, else a block."""
+    blocks = plan.blocks(None if save else max(64, BLOCK_BYTES // (width * itemsize)))
+    return blocks, max((rows.stop - rows.start for _, _, rows in blocks), default=0)
+
+
+def _bias_sum(inputs: Inputs) -> np.ndarray:
+    b_ih, b_hh = inputs.b_ih, inputs.b_hh
+    if b_ih is not None and b_hh is not None:
+        return b_ih + b_hh
+    if b_ih is None and b_hh is None:
+        return np.zeros(len(inputs.w_hh), inputs.w_hh.dtype)
+    return b_ih if b_ih is not None else b_hh
+
+
+def _multiplied(plan: Plan, x_rows: np.ndarray, h: np.ndarray, h0: np.ndarray) -> np.ndarray:
+    """Rows [x(t) 1 h(t-1) 0]: what W_ih, the biases and W_hh were multiplied with.
+
+    One product with these gives all their gradients. At T=30, B=32, I=10, H=50 it took 183 us by BLAS with the copies;
+    two products and a sum of rows took 240, for few inputs make a thin matrix. The zeros make the width a multiple of
+    16, which the kernels need, and with which OpenBLAS's AVX-512 kernels are faster too (202 us for 61, 169 for 64).
+    """
+    I, H = x_rows.shape[1], h.shape[1]
+    # The memory is wider, for the kernels read [1 h(t-1)] in multiples of 16 too.
+    rows = empty((plan.rows, _round_up(I + _round_up(1 + H))), h.dtype)[:, : _round_up(I + 1 + H)]
+    rows[:, :I] = x_rows
+    rows[:, I] = 1
+    plan.previous(rows[:, I + 1 : I + 1 + H], h, h0)
+    rows[:, I + 1 + H :] = 0
+    return rows
+
+
+def _round_up(n: int) -> int:
+    return -(-n // 16) * 16
+
+
+def _split(dw: np.ndarray, I: int, H: int, *biases: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
+    """The gradients of W_ih, W_hh and each bias that is not None, from those of [W_ih b W_hh 0]."""
+    return (
+        np.ascontiguousarray(dw[:, :I]),
+        np.ascontiguousarray(dw[:, I + 1 : I + 1 + H]),
+        *(None if b is None else dw[:, I].copy() for b in biases),
+    )
+
+
+def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: str, reverse: bool, save: bool):
+    """As `fastrnn.functional.rnn_forward`."""
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
+    plan = _plan(inputs, reverse)
+    x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
+    h = empty((plan.rows, h0.shape[1]), x.dtype)
+    relu = nonlinearity == "relu"
+    products.forward(h, x_rows, w_ih)
+    recurrent = products.recurrent(w_hh, plan.steps, plan.B)
+    bias = _bias_sum(inputs)
+
+    def run(b0: int, b1: int) -> None:
+        rnn.forward(isa, plan, b0, b1, h, h0_sorted, recurrent, bias, relu)
+
+    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    y = plan.unpack(h)
+    kept = (products, isa, plan, x_rows, h0_sorted, h, w_ih, w_hh, b_ih, b_hh, relu)
+    return y, plan.last(h, h0_sorted), Cache("rnn", products.engine, y, *kept) if save else None
+
+
+def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> RNNGrads:
+    """As `fastrnn.functional.rnn_backward`."""
+    products, isa, plan, x_rows, h0, h, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
+    dh = plan.sort(dh)
+    dpre = empty(h.shape, h.dtype)
+    recurrent = products.recurrent_backward(w_hh)
+    dy_rows = plan.pack(dy)
+
+    def run(b0: int, b1: int) -> None:
+        rnn.backward(isa, plan, b0, b1, dpre, dh, dy_rows, h, recurrent, relu)
+
+    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    dw = products.weight_gradient(dpre, _multiplied(plan, x_rows, h, h0))
+    dx = plan.unpack(products.backward(dpre, w_ih))
+    return RNNGrads(dx, plan.unsort(dh), *_split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh))
+
+
+def lstm_forward(inputs: Inputs, products: BlasProducts, isa: str, reverse: bool, save: bool):
+    """As `fastrnn.functional.lstm_forward`."""
+    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, _ = inputs
+    H = h0.shape[1]
+    plan = _plan(inputs, reverse)
+    x_rows, h0_sorted, c0_sorted = plan.pack(x), plan.sort(h0), plan.sort(c0)
+    h = empty((plan.rows, H), x.dtype)
+    c = empty((plan.rows, H), x.dtype) if save else c0_sorted.copy()
+    blocks, gate_rows = _gate_blocks(plan, 4 * H, x.itemsize, save)
+    gates = empty((gate_rows, 4 * H), x.dtype)
+    recurrent, bias = products.recurrent(w_hh, plan.steps, plan.B), _bias_sum(inputs)
+    for s0, s1, rows in blocks:
+        products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
+
+        def run(b0: int, b1: int, s0: int = s0, s1: int = s1) -> None:
+            lstm.forward(isa, plan, b0, b1, s0, s1, h, c, gates, h0_sorted, c0_sorted, recurrent, bias, save)
+
+        products.share_loop(run, plan.B, s1 - s0, w_hh.size)
+    y, h_n = plan.unpack(h), plan.last(h, h0_sorted)
+    if not save:
+        return y, h_n, plan.unsort(c), None
+    kept = (products, isa, plan, x_rows, h0_sorted, c0_sorted, h, c, gates, w_ih, w_hh, b_ih, b_hh)
+    return y, h_n, plan.last(c, c0_sorted), Cache("lstm", products.engine, y, *kept)
+
+
+def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray) -> LSTMGrads:
+    """As `fastrnn.functional.lstm_backward`."""
+    products, isa, plan, x_rows, h0, c0, h, c, gates, w_ih, w_hh, b_ih, b_hh = cache.take()
+    dh, dc = plan.sort(dh), plan.sort(dc)
+    recurrent = products.recurrent_backward(w_hh)
+    dy_rows = plan.pack(dy)
+
+    def run(b0: int, b1: int) -> None:
+        lstm.backward(isa, plan, b0, b1, gates, dh, dc, dy_rows, c, c0, recurrent)
+
+    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    dgates = gates
+    dw = products.weight_gradient(dgates, _multiplied(plan, x_rows, h, h0))
+    dx = plan.unpack(products.backward(dgates, w_ih))
+    weights = _split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh)
+    return LSTMGrads(dx, plan.unsort(dh), plan.unsort(dc), *weights)
+
+
+def gru_forward(inputs: Inputs, products: BlasProducts, isa: str, reset_after: bool, reverse: bool, save: bool):
+    """As `fastrnn.functional.gru_forward`."""
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
+    B, H = h0.shape
+    plan = _plan(inputs, reverse)
+    x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
+    h = empty((plan.rows, H), x.dtype)
+    extra = empty((plan.rows if save else B, H), x.dtype)
+    blocks, gate_rows = _gate_blocks(plan, 3 * H, x.itemsize, save)
+    gates = empty((gate_rows, 3 * H), x.dtype)
+    gh = empty((B if reset_after else 0, 3 * H), x.dtype)
+    bias = np.zeros(4 * H, x.dtype)  # r z n of the input, r and z with the recurrent bias in it, then b_hn
+    if b_ih is not None:
+        bias[: 3 * H] = b_ih
+    if b_hh is not None:
+        bias[: 2 * H] += b_hh[: 2 * H]
+        bias[3 * H :] = b_hh[2 * H :]
+    if reset_after:
+        recurrent = products.recurrent(w_hh, plan.steps, B), None
+    else:
+        recurrent = (
+            products.recurrent(w_hh[: 2 * H], plan.steps, B),
+            products.recurrent(w_hh[2 * H :], plan.steps, B),
+        )
+    for s0, s1, rows in blocks:
+        products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
+
+        def run(b0: int, b1: int, s0: int = s0, s1: int = s1) -> None:
+            gru.forward(isa, plan, b0, b1, s0, s1, h, extra, gates, gh, h0_sorted, *recurrent, bias, save)
+
+        products.share_loop(run, B, s1 - s0, w_hh.size)
+    y = plan.unpack(h)
+    kept = (products, isa, plan, x_rows, h0_sorted, h, extra, gates, w_ih, w_hh, b_ih, b_hh, reset_after)
+    return y, plan.last(h, h0_sorted), Cache("gru", products.engine, y, *kept) if save else None
+
+
+def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> GRUGrads:
+    """As `fastrnn.functional.gru_backward`."""
+    products, isa, plan, x_rows, h0, h, extra, gates, w_ih, w_hh, b_ih, b_hh, reset_after = cache.take()
+    H, I = h0.shape[1], x_rows.shape[1]
+    dh = plan.sort(dh)
+    drh = empty((0 if reset_after else plan.B, H), h.dtype)
+    recurrent = products.recurrent_backward(w_hh[: 2 * H]), products.recurrent_backward(w_hh[2 * H :])
+    dy_rows = plan.pack(dy)
+
+    def run(b0: int, b1: int) -> None:
+        gru.backward(isa, plan, b0, b1, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after)
+
+    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    dgates = gates
+    rows = _multiplied(plan, x_rows, h, h0)
+    dw = empty((3 * H, rows.shape[1]), h.dtype)
+    products.weight_gradient(dgates[:, : 2 * H], rows, dw[: 2 * H])
+    if reset_after:
+        dhn = extra
+        products.weight_gradient(dgates[:, 2 * H :], rows[:, : I + 1], dw[2 * H :, : I + 1])
+        from_hidden = products.weight_gradient(dhn, rows[:, I : I + 1 + H])  # of b_hn, W_hn
+        dw[2 * H :, I + 1 : I + 1 + H] = from_hidden[:, 1:]
+    else:
+        rows[:, I + 1 : I + 1 + H] = extra  # r h(t-1)
+        products.weight_gradient(dgates[:, 2 * H :], rows, dw[2 * H :])
+    dx = plan.unpack(products.backward(dgates, w_ih))
+    grads = GRUGrads(dx, plan.unsort(dh), *_split(dw, I, H, b_ih, b_hh))
+    if reset_after and b_hh is not None:
+        grads.b_hh[2 * H :] = from_hidden[:, 0]
+    return grads

@@ -1,0 +1,142 @@
+"""Matrix products: who computes them, on which of the two ways, and on how many threads.
+
+NumPy brings a BLAS of its own. With both at work in turn, the idle threads of one spin on the cores that the other
+needs: a training step of the demo's quick model took 16 ms on two cores that way and 4.4 ms with SciPy's alone. So
+nothing in this package multiplies matrices with ``@``, but for the `reference` engine, which does nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from fastrnn import _settings
+from fastrnn._blas_threads import product_of, step_products_of
+from fastrnn._core.blas import matmul_into
+from fastrnn._core.matrix import Matrix, multiply_into, outer_into
+from fastrnn._core.memory import empty
+from fastrnn._team import share
+
+ROWS = 6  # of a tile, see csrc/product_impl.h: ranges of rows are cut between tiles
+
+
+def product(a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
+    """op(A) op(B) of two matrices whose rows are each contiguous, in a new array."""
+    if _settings.engine() == "reference":
+        return (a.T if trans_a else a) @ (b.T if trans_b else b)
+    c = empty((a.shape[trans_a], b.shape[1 - trans_b]), a.dtype)
+    _blas(c, a, b, trans_a, trans_b)
+    return c
+
+
+def _blas(c, a, b, trans_a=False, trans_b=False, add=False) -> None:
+    with product_of(c.size * a.shape[1 - trans_a]):
+        matmul_into(c, a, b, trans_a, trans_b, add)
+
+
+class BlasProducts:
+    """The products of the `blas` engine."""
+
+    engine = "blas"
+
+    # OpenBLAS's AVX-512 kernels read a small transposed operand at half the speed: at B=32, H=50 the recurrent product
+    # takes 6.3 us with W_hh as it is and 3.8 us with a transposed copy, which costs 2.8 us once. From H=128 on there is
+    # no gain. With few rows there is little, and a loss: those products then add up one by one, where they add up in as
+    # many partial sums as a vector has lanes, and the plain RNN at B=2, H=96 has 1.7 times the rounding error.
+    TRANSPOSE_BELOW = 32 * 1024  # elements of W_hh
+    TRANSPOSE_FROM_STEPS = 4
+    TRANSPOSE_FROM_BATCH = 8
+
+    def recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+        """W for the loop of a forward pass: rows (m,k) become (m,n)."""
+        small = w.size <= self.TRANSPOSE_BELOW
+        if small and steps >= self.TRANSPOSE_FROM_STEPS and batch >= self.TRANSPOSE_FROM_BATCH:
+            return Matrix(np.ascontiguousarray(w.T), transposed=True)
+        return Matrix(w)
+
+    def recurrent_backward(self, w: np.ndarray) -> Matrix:
+        """W for the loop of a backward pass: rows (m,n) become (m,k)."""
+        return Matrix(w, transposed=True)
+
+    def share_loop(self, part: Callable[[int, int], None], batch: int, steps: int, multiplications: int) -> None:
+        """Run a time loop, ``part(b0, b1)``, over all sequences; each step of each multiplies so much."""
+        with step_products_of(batch * multiplications):
+            part(0, batch)
+
+    def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
+        """Out (m,n) = a (m,k) W'."""
+        _blas(out, a, w, False, True)
+
+    def backward(self, d: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """The product d (m,n) W, (m,k)."""
+        return product(d, w)
+
+    def weight_gradient(self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """
+        The product of d (m,n) transposed with rows (m,k), summed over blocks of rows.
+
+        One running sum over all T*B rows has up to 2.5 times the rounding error of NumPy's sum step by step; blocks of
+        about the root of their number bring it down to the same. From 96 rows on they cost it 3% of its speed.
+        """
+        if out is None:
+            out = empty((d.shape[1], rows.shape[1]), d.dtype)
+        block = max(96, math.isqrt(len(d)))
+        for start in range(0, max(1, len(d)), block):
+            _blas(out, d[start : start + block], rows[start : start + block], True, False, start > 0)
+        return out
+
+
+class NativeProducts(BlasProducts):
+    """The products of the `native` engine: the kernels of csrc, and BLAS for what is large and stands alone."""
+
+    engine = "native"
+
+    # What is too large to be read again from the L2 cache is left to BLAS, which packs it.
+    BLAS_FROM = 64_000_000  # multiplications
+
+    def __init__(self, isa: str):
+        self.isa = isa
+
+    def recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+        """W for the loop of a forward pass, packed."""
+        return Matrix(w, isa=self.isa)
+
+    def recurrent_backward(self, w: np.ndarray) -> Matrix:
+        """W for the loop of a backward pass, packed."""
+        return Matrix(w, transposed=True, isa=self.isa)
+
+    def share_loop(self, part: Callable[[int, int], None], batch: int, steps: int, multiplications: int) -> None:
+        """Run a time loop, ``part(b0, b1)``, over all sequences: their rows are shared out, and nobody waits."""
+        share(part, batch, batch * steps * multiplications, ROWS)
+
+    def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
+        """Out (m,n) = a (m,k) W'."""
+        self._rows(Matrix(w, isa=self.isa), out, a, w.size)
+
+    def backward(self, d: np.ndarray, w: np.ndarray) -> np.ndarray:
+        """The product d (m,n) W, (m,k)."""
+        out = empty((len(d), w.shape[1]), d.dtype)
+        self._rows(Matrix(w, transposed=True, isa=self.isa), out, d, w.size)
+        return out
+
+    def _rows(self, matrix: Matrix, out: np.ndarray, a: np.ndarray, multiplications: int) -> None:
+        def part(start: int, stop: int) -> None:
+            multiply_into(matrix, out[start:stop], a[start:stop])
+
+        share(part, len(a), len(a) * multiplications, ROWS)
+
+    def weight_gradient(self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The product of d (m,n) transposed with rows (m,k), whose width is a multiple of 64 bytes."""
+        multiplications = d.size * rows.shape[1]
+        if multiplications >= self.BLAS_FROM:
+            return super().weight_gradient(d, rows, out)
+        if out is None:
+            out = empty((d.shape[1], rows.shape[1]), d.dtype)
+
+        def part(start: int, stop: int) -> None:
+            outer_into(self.isa, out[start:stop], d[:, start:stop], rows)
+
+        share(part, d.shape[1], multiplications, ROWS)
+        return out

@@ -1,0 +1,84 @@
+"""The kernels' matrix products against NumPy, and the promise that a row's bits do not depend on its neighbours."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastrnn._core import kernels
+from fastrnn._core.matrix import Matrix, multiply_into, outer_into
+
+ISAS = kernels.available_isas()
+DTYPES = (np.float32, np.float64)
+# sizes around what tiles (1 to 8 rows), vectors (up to 16 lanes), panels (4 of them) and blocks (64 steps) are cut at
+rows = st.integers(0, 20)
+columns = st.integers(0, 140)
+steps = st.one_of(st.integers(0, 9), st.sampled_from([63, 64, 65, 128, 300]))
+
+
+def draw(shape, dtype, seed):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def close(a, b, dtype):
+    np.testing.assert_allclose(a, b, rtol=0, atol=2e-4 if dtype == np.float32 else 1e-12)
+
+
+@given(rows, columns, steps, st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.sampled_from([None, *ISAS]))
+def test_multiply(m, n, k, transposed, add, dtype, isa):
+    a, w, c = draw((m, k), dtype, 1), draw((n, k), dtype, 2), draw((m, n), dtype, 3)
+    expected = a @ w.T + (c if add else 0)
+    matrix = Matrix(np.ascontiguousarray(w.T) if transposed else w, transposed, isa)
+    wide = np.full((m, n + 3), np.nan, dtype)  # rows may be strided, and what lies between them is not touched
+    wide[:, :n] = c
+    multiply_into(matrix, wide[:, :n], a, add)
+    close(wide[:, :n], expected, dtype)
+    assert np.isnan(wide[:, n:]).all()
+
+
+@given(rows, columns, steps, st.sampled_from(DTYPES), st.sampled_from(ISAS))
+def test_outer(m, n, k, dtype, isa):
+    a, c = draw((k, m + 2), dtype, 1), np.full((m, n), np.nan, dtype)
+    b = np.full((k, n + 16), np.nan, dtype)  # what stands behind a row's numbers does not matter
+    b[:, :n] = draw((k, n), dtype, 2)
+    outer_into(isa, c, a[:, 1 : m + 1], b[:, :n])
+    close(c, a[:, 1 : m + 1].T @ b[:, :n], dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [1, 16, 37, 64, 150])
+def test_a_row_has_the_same_bits_in_any_company(n, isa, dtype):
+    k = 300
+    a, matrix = draw((41, k), dtype, 1), Matrix(draw((n, k), dtype, 2), False, isa)
+    together = np.empty((41, n), dtype)
+    multiply_into(matrix, together, a)
+    for size in (1, 2, 3, 5, 6, 7, 8, 13):
+        for start in range(0, 41, size):
+            part = np.empty((len(a[start : start + size]), n), dtype)
+            multiply_into(matrix, part, a[start : start + size])
+            np.testing.assert_array_equal(part, together[start : start + size])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [5, 64, 150])
+def test_avx2_and_avx512_give_the_same_bits(n, dtype):
+    if not {"avx512", "avx2"} <= set(ISAS):
+        pytest.skip("this CPU does not have both")
+    a, w = draw((9, 200), dtype, 1), draw((n, 200), dtype, 2)
+    results = []
+    for isa in ("avx512", "avx2"):
+        c = np.empty((9, n), dtype)
+        multiply_into(Matrix(w, False, isa), c, a)
+        results.append(c)
+    np.testing.assert_array_equal(*results)
+
+
+def test_shapes_must_fit():
+    matrix = Matrix(np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        multiply_into(matrix, np.zeros((2, 3)), np.zeros((2, 5)))
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        outer_into(ISAS[0], np.zeros((3, 4)), np.zeros((2, 3)), np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="Buffer dtype mismatch"):
+        multiply_into(matrix, np.zeros((2, 3), np.float32), np.zeros((2, 4)))
