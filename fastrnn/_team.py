@@ -60,6 +60,7 @@ class _Job:
         if self.left:
             self.bell.watch(0, WATCH)
         self.all_done.acquire()
+        del self.part  # a worker may hold this job a moment longer, and need not hold its arrays
         if self.error is not None:
             raise self.error
 
