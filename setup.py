@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 MSVC = sys.platform == "win32" and "MSC" in sys.version
 # Instruction sets are chosen per function in csrc and at import, never for the whole build: a wheel runs anywhere.
 # -ffp-contract: a*b + c as one instruction where there is one; with -std=c11 GCC would not, and the kernels lean on it.
-FLAGS = ["/O2", "/std:c11"] if MSVC else ["-O3", "-std=c11", "-ffp-contract=fast", "-fvisibility=hidden"]
+FLAGS = ["/O2", "/std:c11"] if MSVC else ["-O3", "-g0", "-std=c11", "-ffp-contract=fast", "-fvisibility=hidden"]
 
 
 def extension(name, sources=()):
