@@ -35,6 +35,7 @@ setup(
             extension("rnn"),
             extension("lstm"),
             extension("gru"),
+            extension("stepper"),
         ],
         compiler_directives={
             "language_level": 3,

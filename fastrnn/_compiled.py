@@ -31,13 +31,25 @@ def _gate_blocks(plan: Plan, width: int, itemsize: int, save: bool) -> tuple[lis
     return blocks, max((rows.stop - rows.start for _, _, rows in blocks), default=0)
 
 
-def _bias_sum(inputs: Inputs) -> np.ndarray:
-    b_ih, b_hh = inputs.b_ih, inputs.b_hh
+def bias_sum(b_ih: np.ndarray | None, b_hh: np.ndarray | None, w_hh: np.ndarray) -> np.ndarray:
+    """The bias of an RNN or LSTM: where both are added to the same sums, one does."""
     if b_ih is not None and b_hh is not None:
         return b_ih + b_hh
     if b_ih is None and b_hh is None:
-        return np.zeros(len(inputs.w_hh), inputs.w_hh.dtype)
+        return np.zeros(len(w_hh), w_hh.dtype)
     return b_ih if b_ih is not None else b_hh
+
+
+def gru_bias(b_ih: np.ndarray | None, b_hh: np.ndarray | None, w_hh: np.ndarray) -> np.ndarray:
+    """The bias (4H) of a GRU: r z n of the input, r and z with the recurrent bias in it, then b_hn."""
+    H = w_hh.shape[1]
+    bias = np.zeros(4 * H, w_hh.dtype)
+    if b_ih is not None:
+        bias[: 3 * H] = b_ih
+    if b_hh is not None:
+        bias[: 2 * H] += b_hh[: 2 * H]
+        bias[3 * H :] = b_hh[2 * H :]
+    return bias
 
 
 def _multiplied(plan: Plan, x_rows: np.ndarray, h: np.ndarray, h0: np.ndarray) -> np.ndarray:
@@ -79,7 +91,7 @@ def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: 
     relu = nonlinearity == "relu"
     products.forward(h, x_rows, w_ih)
     recurrent = products.recurrent(w_hh, plan.steps, plan.B)
-    bias = _bias_sum(inputs)
+    bias = bias_sum(b_ih, b_hh, w_hh)
 
     def run(b0: int, b1: int) -> None:
         rnn.forward(isa, plan, b0, b1, h, h0_sorted, recurrent, bias, relu)
@@ -117,7 +129,7 @@ def lstm_forward(inputs: Inputs, products: BlasProducts, isa: str, reverse: bool
     c = empty((plan.rows, H), x.dtype) if save else c0_sorted.copy()
     blocks, gate_rows = _gate_blocks(plan, 4 * H, x.itemsize, save)
     gates = empty((gate_rows, 4 * H), x.dtype)
-    recurrent, bias = products.recurrent(w_hh, plan.steps, plan.B), _bias_sum(inputs)
+    recurrent, bias = products.recurrent(w_hh, plan.steps, plan.B), bias_sum(b_ih, b_hh, w_hh)
     for s0, s1, rows in blocks:
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
 
@@ -161,12 +173,7 @@ def gru_forward(inputs: Inputs, products: BlasProducts, isa: str, reset_after: b
     blocks, gate_rows = _gate_blocks(plan, 3 * H, x.itemsize, save)
     gates = empty((gate_rows, 3 * H), x.dtype)
     gh = empty((B if reset_after else 0, 3 * H), x.dtype)
-    bias = np.zeros(4 * H, x.dtype)  # r z n of the input, r and z with the recurrent bias in it, then b_hn
-    if b_ih is not None:
-        bias[: 3 * H] = b_ih
-    if b_hh is not None:
-        bias[: 2 * H] += b_hh[: 2 * H]
-        bias[3 * H :] = b_hh[2 * H :]
+    bias = gru_bias(b_ih, b_hh, w_hh)
     if reset_after:
         recurrent = products.recurrent(w_hh, plan.steps, B), None
     else:

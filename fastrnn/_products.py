@@ -8,7 +8,7 @@ nothing in this package multiplies matrices with ``@``, but for the `reference` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -99,9 +99,13 @@ class NativeProducts(BlasProducts):
     def __init__(self, isa: str):
         self.isa = isa
 
+    def packed(self, w: np.ndarray) -> Matrix:
+        """W for rows (m,k) that become (m,n)."""
+        return Matrix(w, isa=self.isa)
+
     def recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
         """W for the loop of a forward pass, packed."""
-        return Matrix(w, isa=self.isa)
+        return self.packed(w)
 
     def recurrent_backward(self, w: np.ndarray) -> Matrix:
         """W for the loop of a backward pass, packed."""
@@ -113,7 +117,7 @@ class NativeProducts(BlasProducts):
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""
-        self._rows(Matrix(w, isa=self.isa), out, a, w.size)
+        self._rows(self.packed(w), out, a, w.size)
 
     def backward(self, d: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The product d (m,n) W, (m,k)."""
@@ -140,3 +144,17 @@ class NativeProducts(BlasProducts):
 
         share(part, d.shape[1], multiplications, ROWS)
         return out
+
+
+class PreparedProducts(NativeProducts):
+    """The same with weights that were packed before, for they never change."""
+
+    def __init__(self, isa: str, weights: Iterable[np.ndarray]):
+        super().__init__(isa)
+        # By identity, which holds as long as the arrays live: they are kept beside what they were packed into.
+        self._prepared = {id(w): (w, Matrix(w, isa=isa)) for w in weights}
+
+    def packed(self, w: np.ndarray) -> Matrix:
+        """W as it was prepared, if it was."""
+        known = self._prepared.get(id(w))
+        return super().packed(w) if known is None else known[1]

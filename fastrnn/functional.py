@@ -27,17 +27,22 @@ __all__ = [
 ]
 
 
-def _engine(inputs: _check.Inputs) -> tuple[BlasProducts, str]:
-    """The products to run on, and the instruction set.
+def prefers_blas(batch: int, w_hh: np.ndarray) -> bool:
+    """Whether a call is the BLAS's, for what is set and for its size.
 
     `native` shares out sequences. With few of them and a matrix too large for one core's caches, "auto" takes the BLAS,
     whose threads share out the matrix.
     """
-    isa, B = _settings.isa(), inputs.x.shape[1]
-    large = B < 8 and B * inputs.w_hh.size >= STEP_SERIAL_BELOW and _settings.get_num_threads() > 1
-    if _settings.engine() == "blas" or (large and _settings.asked("engine") in (None, "auto")):
-        return BlasProducts(), isa
-    return NativeProducts(isa), isa
+    if _settings.engine() == "blas":
+        return True
+    large = batch < 8 and batch * w_hh.size >= STEP_SERIAL_BELOW and _settings.get_num_threads() > 1
+    return large and _settings.asked("engine") in (None, "auto")
+
+
+def _engine(inputs: _check.Inputs) -> tuple[BlasProducts, str]:
+    """The products to run on, and the instruction set."""
+    isa = _settings.isa()
+    return (BlasProducts() if prefers_blas(inputs.x.shape[1], inputs.w_hh) else NativeProducts(isa)), isa
 
 
 def rnn_forward(

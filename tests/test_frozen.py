@@ -94,6 +94,49 @@ def test_a_stream_gives_what_the_whole_sequence_gives(kind, batch_first):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("engine", ["native", "blas", "reference"])
+@every_layer
+def test_a_stream_on_every_engine(kind, engine):
+    rng = np.random.default_rng(0)
+    layer = LAYERS[kind](3, 21, num_layers=2, dtype=np.float64, rng=1)
+    x, state = rng.standard_normal((5, 2, 3)), states(layer, 2, rng)
+    expected, end = layer(x, state)
+    with fastrnn.config_context(engine=engine):
+        stream = layer.freeze().stream(2)
+        stream.state = state
+        outputs = [stream.step(x_t).copy() for x_t in x]
+    np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-13)
+    for a, b in zip(as_tuple(stream.state), as_tuple(end), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_native_bits_do_not_depend_on_batch_padding_chunks_or_streaming(kind, dtype):
+    rng = np.random.default_rng(0)
+    layer = LAYERS[kind](5, 37, num_layers=2, dtype=dtype, rng=1)
+    lengths = np.array([9, 0, 4, 9, 1, 7, 6])
+    x = rng.standard_normal((9, 7, 5)).astype(dtype)
+    with fastrnn.config_context(engine="native"):
+        fast = layer.freeze()
+        together, _ = fast(x, lengths=lengths)
+        live, _ = layer(x, lengths=lengths)
+        np.testing.assert_array_equal(live, together)
+        for b, length in enumerate(lengths):
+            alone, _ = fast(x[:length, b : b + 1])
+            np.testing.assert_array_equal(alone[:, 0], together[:length, b])
+            padded, _ = fast(np.pad(x[:length, b : b + 1], ((0, 5), (0, 2), (0, 0))), lengths=[length, 0, 0])
+            np.testing.assert_array_equal(padded[:length, 0], together[:length, b])
+            if length:
+                cut = int(rng.integers(0, length + 1))
+                first, state = fast(x[:cut, b : b + 1])
+                second, _ = fast(x[cut:length, b : b + 1], state)
+                np.testing.assert_array_equal(np.concatenate([first, second])[:, 0], together[:length, b])
+            stream = fast.stream()
+            for t in range(length):
+                np.testing.assert_array_equal(stream.step(x[t, b : b + 1])[0], together[t, b])
+
+
 @every_layer
 def test_a_stream_continues_from_a_state_and_resets_by_mask(kind):
     rng = np.random.default_rng(0)

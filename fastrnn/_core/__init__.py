@@ -1,4 +1,4 @@
-"""The compiled core: BLAS, the time loops of each cell, and the C kernels of `csrc`. Private; see `fastrnn._compiled`."""
+"""The compiled core: BLAS, the cells' time loops, the C kernels of `csrc`. Private; see `fastrnn._compiled`."""
 
 try:
     from fastrnn._core import kernels as _built  # noqa: F401

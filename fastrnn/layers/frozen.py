@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _check
+from fastrnn import _check, _settings
+from fastrnn._compiled import bias_sum, gru_bias
+from fastrnn._core import stepper
+from fastrnn._core.stepper import Stepper
+from fastrnn._products import BlasProducts, PreparedProducts
+from fastrnn.functional import prefers_blas
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.module import positive_int
 
@@ -19,13 +25,25 @@ class Frozen:
     It can be called from many threads at once, pickled, and streamed from; it has no gradients.
     """
 
-    __slots__ = ("_layer",)
+    __slots__ = ("_layer", "_prepared")
 
     def __init__(self, layer: RecurrentLayer):
+        layer = copy.deepcopy(layer)
         layer.grads.clear()
         for value in layer.params.values():
             value.flags.writeable = False
         object.__setattr__(self, "_layer", layer)
+        object.__setattr__(self, "_prepared", {})
+        if _settings.engine() == "native":
+            self._products(_settings.isa())
+
+    def _products(self, isa: str) -> PreparedProducts:
+        """The weights packed for an instruction set, once."""
+        known = self._prepared.get(isa)
+        if known is None:  # two threads here at once pack the same
+            weights = [w for w in self._layer.params.values() if w.ndim == 2]
+            known = self._prepared[isa] = PreparedProducts(isa, weights)
+        return known
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a frozen layer cannot be changed (setting {name!r}); freeze its source again")
@@ -72,7 +90,12 @@ class Frozen:
                 raise ValueError(f"out: shape {out.shape}, expected that of y, {shape}")
             if not out.flags.writeable:
                 raise ValueError("out: read-only, expected a writable array")
-        y, final = layer(x, state, lengths)
+        products = None
+        if _settings.engine() == "native":
+            batch = np.shape(x)[0 if layer.batch_first else 1] if np.ndim(x) == 3 else 0
+            if not prefers_blas(batch, layer.params["weight_hh_l0"]):
+                products = self._products(_settings.isa())
+        y, final, _ = layer._run(x, state, lengths, False, products)
         if out is None:
             return y, final
         out[...] = y
@@ -117,11 +140,30 @@ class Stream:
             raise ValueError("stream: the layer is bidirectional, and the way back starts where a stream has no end")
         self._layer = layer
         self.batch_size = positive_int("batch_size", batch_size)
-        shape = (layer.num_layers, self.batch_size, layer.hidden_size)
-        self._states = [np.zeros(shape, layer.dtype) for _ in layer.state_names]
+        shape = (self.batch_size, layer.hidden_size)
+        self._stepper = self._states = None
+        if _settings.engine() == "reference":
+            self._states = [[np.zeros(shape, layer.dtype) for _ in layer.state_names] for _ in range(layer.num_layers)]
+        else:
+            isa = _settings.isa()
+            products = frozen._products(isa) if _settings.engine() == "native" else BlasProducts()
+            layers = [self._layer_stepper(products, f"_l{k}") for k in range(layer.num_layers)]
+            self._stepper = Stepper(isa, layers, layer.dtype)
 
-    def _as_users_see_it(self, states: list[np.ndarray]) -> Any:
-        return tuple(states) if len(states) > 1 else states[0]
+    def _layer_stepper(self, products: BlasProducts, suffix: str) -> stepper.Layer:
+        layer = self._layer
+        w_ih, w_hh, b_ih, b_hh = layer._weights(suffix)
+        bias = (gru_bias if layer.cell == "gru" else bias_sum)(b_ih, b_hh, w_hh)
+        w_n, cell = None, layer.cell
+        if cell == "rnn":
+            cell += f"-{layer.nonlinearity}"
+        elif cell == "gru":
+            cell += "-after" if layer.reset_after else "-before"
+        matrices = [products.recurrent(w, 1, self.batch_size) for w in (w_ih, w_hh)]
+        if cell == "gru-before":
+            H = layer.hidden_size
+            matrices[1], w_n = (products.recurrent(w, 1, self.batch_size) for w in (w_hh[: 2 * H], w_hh[2 * H :]))
+        return stepper.Layer(cell, *matrices, w_n, bias, self.batch_size, layer.hidden_size)
 
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
@@ -135,25 +177,39 @@ class Stream:
         Returns
         -------
         array (B, H)
-            The last layer's hidden state. Copy it to keep it: the next step may use the same memory.
+            The last layer's hidden state. Copy it to keep it: the next steps use the same memory.
         """
+        if self._stepper is not None:
+            h = self._stepper.step(x_t)
+            if h is not None:
+                return h
         layer = self._layer
-        x_t = _check.shaped("x_t", x_t, layer.dtype, "(B, I)", (self.batch_size, layer.input_size), "the layer")
-        axis = 1 if layer.batch_first else 0
-        _, state = layer(np.expand_dims(x_t, axis), self._as_users_see_it(self._states))
-        self._states = list(state) if isinstance(state, tuple) else [state]
-        return self._states[0][-1]
+        shape = (self.batch_size, layer.input_size)
+        x_t = _check.shaped("x_t", x_t, layer.dtype, "(B, I)", shape, "the layer")
+        if self._stepper is not None:
+            return self._stepper.step(x_t)  # it was not contiguous, or not in native byte order
+        states = layer._packed_state(self._states)
+        _, end = layer(np.expand_dims(x_t, 1 if layer.batch_first else 0), states)
+        for k, mine in enumerate(self._states):
+            for s, part in zip(mine, end if isinstance(end, tuple) else (end,), strict=True):
+                s[...] = part[k]
+        return self._states[-1][0]
+
+    def _parts(self) -> list[list[np.ndarray]]:
+        """The arrays of the state, of each layer."""
+        return self._states if self._stepper is None else [layer.state for layer in self._stepper.layers]
 
     @property
     def state(self) -> Any:
         """A copy of the state, (num_layers, B, H), for an LSTM ``(h, c)``; assign one to continue from it."""
-        return self._as_users_see_it([s.copy() for s in self._states])
+        return self._layer._packed_state(self._parts())
 
     @state.setter
     def state(self, value: Any) -> None:
-        parts = self._layer._states("state", value, self.batch_size)
-        for mine, given in zip(self._states, parts, strict=True):
-            mine[...] = 0 if given is None else given
+        given = self._layer._states("state", value, self.batch_size)
+        for k, mine in enumerate(self._parts()):
+            for s, part in zip(mine, given, strict=True):
+                s[...] = 0 if part is None else part[k]
 
     def reset(self, mask: ArrayLike | None = None) -> None:
         """
@@ -170,5 +226,6 @@ class Stream:
             rows = np.asarray(mask)
             if rows.dtype != bool or rows.shape != (self.batch_size,):
                 raise ValueError(f"mask: {rows.dtype} {rows.shape}, expected bool (B,) = {(self.batch_size,)}")
-        for s in self._states:
-            s[:, rows] = 0
+        for parts in self._parts():
+            for s in parts:
+                s[rows] = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn import _check
+from fastrnn import _check, _compiled
+from fastrnn._products import NativeProducts
 from fastrnn.module import Module, float_dtype, positive_int
 
 if TYPE_CHECKING:
@@ -170,8 +170,21 @@ class RecurrentLayer(Module):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [self.params.get(name + suffix) for name in names]
 
-    def _run(self, x: ArrayLike, state: Any, lengths: Any, save: bool) -> tuple[np.ndarray, Any, LayerCache]:
-        forward, _ = self._functions()
+    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, lengths, reverse, save, products) -> tuple:
+        """One layer and direction: y, the final states, the cache."""
+        weights = self._weights(suffix)
+        if products is None:
+            forward, _ = self._functions()
+            return forward(y, *start, *weights, lengths=lengths, reverse=reverse, save=save, **self._options())
+        names = (f"{name}0" for name in self.state_names)
+        inputs = _check.sequence_inputs(self.cell, y, dict(zip(names, start, strict=True)), *weights, lengths)
+        forward = getattr(_compiled, f"{self.cell}_forward")
+        return forward(inputs, products, products.isa, *self._options().values(), reverse, save)
+
+    def _run(
+        self, x: ArrayLike, state: Any, lengths: Any, save: bool, products: NativeProducts | None = None
+    ) -> tuple[np.ndarray, Any, LayerCache]:
+        """Run the stack; `products` are those of a frozen layer, whose weights are packed already."""
         y = self._input(x)
         B = y.shape[1]
         states = self._states("state", state, B)
@@ -186,9 +199,7 @@ class RecurrentLayer(Module):
             outputs, caches = [], []
             for d, suffix in enumerate(self._suffixes(k)):
                 start = [None if s is None else s[k * self.directions + d] for s in states]
-                out, *end, cell_cache = forward(
-                    y, *start, *self._weights(suffix), lengths=lengths, reverse=d == 1, save=save, **self._options()
-                )
+                out, *end, cell_cache = self._cell_forward(y, start, suffix, lengths, d == 1, save, products)
                 outputs.append(out)
                 final.append(end)
                 caches.append(cell_cache)
@@ -319,4 +330,4 @@ class RecurrentLayer(Module):
         """
         from fastrnn.layers.frozen import Frozen
 
-        return Frozen(copy.deepcopy(self))
+        return Frozen(self)
