@@ -35,7 +35,7 @@ setup(
             extension("rnn"),
             extension("lstm"),
             extension("gru"),
-            extension("stepper"),
+            extension("stack"),
         ],
         compiler_directives={
             "language_level": 3,

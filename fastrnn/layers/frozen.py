@@ -9,13 +9,43 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import _check, _settings
-from fastrnn._compiled import bias_sum, gru_bias
-from fastrnn._core import stepper
-from fastrnn._core.stepper import Stepper
-from fastrnn._products import BlasProducts, PreparedProducts
+from fastrnn._compiled import BLOCK_BYTES, bias_sum, gru_bias
+from fastrnn._core import stack
+from fastrnn._core.memory import empty
+from fastrnn._products import ROWS, BlasProducts, PreparedProducts
+from fastrnn._team import SHARE_FROM
 from fastrnn.functional import prefers_blas
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.module import positive_int
+
+
+def _stack_weights(layer: RecurrentLayer, products: BlasProducts) -> list[stack.Weights]:
+    """The weights of a layer of one direction as `_core.stack` takes them."""
+    options = {"rnn": "nonlinearity", "gru": "reset_after"}
+    cell = layer.cell
+    if cell in options:
+        value = getattr(layer, options[cell])
+        cell += f"-{value}" if cell == "rnn" else "-after" if value else "-before"
+    result = []
+    for k in range(layer.num_layers):
+        w_ih, w_hh, b_ih, b_hh = layer._weights(f"_l{k}")
+        bias = (gru_bias if layer.cell == "gru" else bias_sum)(b_ih, b_hh, w_hh)
+        parts = [w_hh]
+        if cell == "gru-before":
+            parts = [w_hh[: 2 * layer.hidden_size], w_hh[2 * layer.hidden_size :]]
+        matrices = [products.recurrent(w, 1, 1) for w in (w_ih, *parts)]
+        result.append(stack.Weights(cell, *matrices, *[None] * (3 - len(matrices)), bias))
+    return result
+
+
+class _Prepared:
+    """A frozen layer's weights, packed for an instruction set."""
+
+    def __init__(self, layer: RecurrentLayer, isa: str):
+        weights = [w for w in layer.params.values() if w.ndim == 2]
+        self.size = sum(w.size for w in weights)
+        self.products = PreparedProducts(isa, weights)
+        self.stack = None if layer.bidirectional else _stack_weights(layer, self.products)
 
 
 class Frozen:
@@ -35,14 +65,13 @@ class Frozen:
         object.__setattr__(self, "_layer", layer)
         object.__setattr__(self, "_prepared", {})
         if _settings.engine() == "native":
-            self._products(_settings.isa())
+            self._prepare(_settings.isa())
 
-    def _products(self, isa: str) -> PreparedProducts:
+    def _prepare(self, isa: str) -> _Prepared:
         """The weights packed for an instruction set, once."""
         known = self._prepared.get(isa)
         if known is None:  # two threads here at once pack the same
-            weights = [w for w in self._layer.params.values() if w.ndim == 2]
-            known = self._prepared[isa] = PreparedProducts(isa, weights)
+            known = self._prepared[isa] = _Prepared(self._layer, isa)
         return known
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -91,15 +120,43 @@ class Frozen:
             if not out.flags.writeable:
                 raise ValueError("out: read-only, expected a writable array")
         products = None
-        if _settings.engine() == "native":
-            batch = np.shape(x)[0 if layer.batch_first else 1] if np.ndim(x) == 3 else 0
-            if not prefers_blas(batch, layer.params["weight_hh_l0"]):
-                products = self._products(_settings.isa())
+        if _settings.engine() == "native" and np.ndim(x) == 3:
+            prepared = self._prepare(_settings.isa())
+            if lengths is None:
+                done = self._run_stack(prepared, x, state, out)
+                if done is not None:
+                    return done
+            if not prefers_blas(np.shape(x)[0 if layer.batch_first else 1], layer.params["weight_hh_l0"]):
+                products = prepared.products
         y, final, _ = layer._run(x, state, lengths, False, products)
         if out is None:
             return y, final
         out[...] = y
         return out, final
+
+    def _run_stack(self, prepared: _Prepared, x: Any, state: Any, out: np.ndarray | None) -> tuple | None:
+        """What calling gives, by one compiled call; None for what that does not do, or what threads should share."""
+        layer = self._layer
+        if layer.batch_first:
+            x = np.asarray(x).transpose(1, 0, 2)
+        if prepared.stack is None or type(x) is not np.ndarray or x.dtype != layer.dtype or not x.flags.c_contiguous:
+            return None
+        T, B, I = x.shape
+        shared = B > ROWS and T * B * prepared.size >= 2 * SHARE_FROM and _settings.get_num_threads() > 1
+        if layer.input_size != I or shared or prefers_blas(B, layer.params["weight_hh_l0"]):
+            return None
+        shape = (layer.num_layers, B, layer.hidden_size)
+        states = [
+            np.zeros(shape, layer.dtype) if part is None else np.array(part, order="C")
+            for part in layer._states("state", state, B)
+        ]
+        y = empty((T, B, layer.hidden_size), layer.dtype)
+        stack.run(prepared.products.isa, prepared.stack, x, states, y, BLOCK_BYTES)
+        y = layer._output(y)
+        if out is not None:
+            out[...] = y
+            y = out
+        return y, tuple(states) if len(states) > 1 else states[0]
 
     def stream(self, batch_size: int = 1) -> Stream:
         """
@@ -146,24 +203,11 @@ class Stream:
             self._states = [[np.zeros(shape, layer.dtype) for _ in layer.state_names] for _ in range(layer.num_layers)]
         else:
             isa = _settings.isa()
-            products = frozen._products(isa) if _settings.engine() == "native" else BlasProducts()
-            layers = [self._layer_stepper(products, f"_l{k}") for k in range(layer.num_layers)]
-            self._stepper = Stepper(isa, layers, layer.dtype)
-
-    def _layer_stepper(self, products: BlasProducts, suffix: str) -> stepper.Layer:
-        layer = self._layer
-        w_ih, w_hh, b_ih, b_hh = layer._weights(suffix)
-        bias = (gru_bias if layer.cell == "gru" else bias_sum)(b_ih, b_hh, w_hh)
-        w_n, cell = None, layer.cell
-        if cell == "rnn":
-            cell += f"-{layer.nonlinearity}"
-        elif cell == "gru":
-            cell += "-after" if layer.reset_after else "-before"
-        matrices = [products.recurrent(w, 1, self.batch_size) for w in (w_ih, w_hh)]
-        if cell == "gru-before":
-            H = layer.hidden_size
-            matrices[1], w_n = (products.recurrent(w, 1, self.batch_size) for w in (w_hh[: 2 * H], w_hh[2 * H :]))
-        return stepper.Layer(cell, *matrices, w_n, bias, self.batch_size, layer.hidden_size)
+            if _settings.engine() == "native":
+                weights = frozen._prepare(isa).stack
+            else:
+                weights = _stack_weights(layer, BlasProducts())
+            self._stepper = stack.Stepper(isa, [stack.Layer(w, self.batch_size) for w in weights], layer.dtype)
 
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
