@@ -19,6 +19,7 @@ from fastrnn._core import kernels
 
 ENGINES = ("auto", "native", "blas", "reference")
 ISAS = ("auto", "avx512", "avx2", "neon", "baseline")
+AVAILABLE_ISAS = kernels.available_isas()
 
 log = logging.getLogger("fastrnn")
 
@@ -39,10 +40,8 @@ def _checked(engine: str | None, isa: str | None, num_threads: int | str | None,
         settings["engine"] = _check.choice(names[0], engine, ENGINES)
     if isa is not None:
         _check.choice(names[1], isa, ISAS)
-        if isa != "auto" and isa not in kernels.available_isas():
-            raise ValueError(
-                f"{names[1]}: {isa!r} cannot run here, expected one of {('auto', *kernels.available_isas())}"
-            )
+        if isa != "auto" and isa not in AVAILABLE_ISAS:
+            raise ValueError(f"{names[1]}: {isa!r} cannot run here, expected one of {('auto', *AVAILABLE_ISAS)}")
         settings["isa"] = isa
     if num_threads is not None:
         settings["num_threads"] = _thread_count(names[2], num_threads)
@@ -85,7 +84,7 @@ def engine() -> str:
 def isa() -> str:
     """The instruction set that runs, ``"auto"`` resolved to the best this CPU has."""
     name = asked("isa") or "auto"
-    return kernels.available_isas()[0] if name == "auto" else name
+    return AVAILABLE_ISAS[0] if name == "auto" else name
 
 
 def set_num_threads(n: int) -> None:
@@ -181,7 +180,7 @@ def get_config() -> dict:
         "isa": isa(),
         "num_threads": get_num_threads(),
         "asked": {name: asked(name) or "auto" for name in ("engine", "isa", "num_threads")},
-        "available_isas": kernels.available_isas(),
+        "available_isas": AVAILABLE_ISAS,
         "blas": f"{build.get('name', 'unknown')} {build.get('version', '')}".strip(),
         "blas_threads": _blas_threads.get(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "scipy": scipy.__version__},

@@ -58,6 +58,35 @@ def test_out(batch_first):
             fast(x, out=bad)
 
 
+def test_out_may_be_the_input():
+    fast = fastrnn.GRU(5, 5, num_layers=2, rng=1).freeze()
+    x = np.random.default_rng(0).standard_normal((4, 2, 5)).astype(np.float32)
+    expected, _ = fast(x)
+    y, _ = fast(x, out=x)
+    assert y is x
+    np.testing.assert_array_equal(x, expected)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 3), (4, 0, 3), (1, 1, 3), (300, 1, 3), (40, 9, 3)])
+@pytest.mark.parametrize("batch_first", [False, True])
+@every_layer
+def test_a_frozen_layer_of_any_size_is_the_layer(kind, batch_first, shape):
+    rng = np.random.default_rng(0)
+    layer = LAYERS[kind](3, 40, num_layers=3, batch_first=batch_first, rng=1)
+    x = rng.standard_normal(shape).astype(np.float32)
+    state = states(layer, shape[1], rng)
+    given = [s.copy() for s in as_tuple(state)]
+    x = np.ascontiguousarray(x.transpose(1, 0, 2)) if batch_first else x
+    with fastrnn.config_context(engine="native"):
+        expected, end = layer(x, state)
+        y, frozen_end = layer.freeze()(x, state)
+    np.testing.assert_array_equal(y, expected)
+    for a, b in zip(as_tuple(frozen_end), as_tuple(end), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(as_tuple(state), given, strict=True):
+        np.testing.assert_array_equal(a, b)  # not written into
+
+
 def test_many_threads_call_one_frozen_layer():
     fast = fastrnn.LSTM(7, 33, num_layers=2, rng=1).freeze()
     inputs = [np.random.default_rng(k).standard_normal((9, 1 + k % 4, 7)).astype(np.float32) for k in range(40)]

@@ -46,6 +46,8 @@ class _Prepared:
         self.size = sum(w.size for w in weights)
         self.products = PreparedProducts(isa, weights)
         self.stack = None if layer.bidirectional else _stack_weights(layer, self.products)
+        # Chosen here and not by each call, which would take it a microsecond.
+        self.run = stack.run["float" if layer.dtype == np.float32 else "double"]
 
 
 class Frozen:
@@ -112,21 +114,16 @@ class Frozen:
         """
         layer = self._layer
         if out is not None:
-            shape = (*np.shape(x)[:2], layer.directions * layer.hidden_size)
-            if not isinstance(out, np.ndarray) or out.dtype != layer.dtype:
-                raise TypeError(f"out: {getattr(out, 'dtype', type(out).__name__)}, expected an array of {layer.dtype}")
-            if out.shape != shape:
-                raise ValueError(f"out: shape {out.shape}, expected that of y, {shape}")
-            if not out.flags.writeable:
-                raise ValueError("out: read-only, expected a writable array")
+            self._check_out(out, x)
         products = None
-        if _settings.engine() == "native" and np.ndim(x) == 3:
+        if _settings.engine() == "native":
             prepared = self._prepare(_settings.isa())
-            if lengths is None:
+            if lengths is None and type(x) is np.ndarray and x.ndim == 3:
                 done = self._run_stack(prepared, x, state, out)
                 if done is not None:
                     return done
-            if not prefers_blas(np.shape(x)[0 if layer.batch_first else 1], layer.params["weight_hh_l0"]):
+            batch = np.shape(x)[0 if layer.batch_first else 1] if np.ndim(x) == 3 else 0
+            if not prefers_blas(batch, layer.params["weight_hh_l0"]):
                 products = prepared.products
         y, final, _ = layer._run(x, state, lengths, False, products)
         if out is None:
@@ -134,28 +131,43 @@ class Frozen:
         out[...] = y
         return out, final
 
-    def _run_stack(self, prepared: _Prepared, x: Any, state: Any, out: np.ndarray | None) -> tuple | None:
+    def _check_out(self, out: Any, x: Any) -> None:
+        layer = self._layer
+        shape = (*np.shape(x)[:2], layer.directions * layer.hidden_size)
+        if not isinstance(out, np.ndarray) or out.dtype != layer.dtype:
+            raise TypeError(f"out: {getattr(out, 'dtype', type(out).__name__)}, expected an array of {layer.dtype}")
+        if out.shape != shape:
+            raise ValueError(f"out: shape {out.shape}, expected that of y, {shape}")
+        if not out.flags.writeable:
+            raise ValueError("out: read-only, expected a writable array")
+
+    def _run_stack(self, prepared: _Prepared, x: np.ndarray, state: Any, out: np.ndarray | None) -> tuple | None:
         """What calling gives, by one compiled call; None for what that does not do, or what threads should share."""
         layer = self._layer
         if layer.batch_first:
-            x = np.asarray(x).transpose(1, 0, 2)
-        if prepared.stack is None or type(x) is not np.ndarray or x.dtype != layer.dtype or not x.flags.c_contiguous:
-            return None
+            x = x.transpose(1, 0, 2)
         T, B, I = x.shape
-        shared = B > ROWS and T * B * prepared.size >= 2 * SHARE_FROM and _settings.get_num_threads() > 1
-        if layer.input_size != I or shared or prefers_blas(B, layer.params["weight_hh_l0"]):
+        if prepared.stack is None or layer.input_size != I or x.dtype != layer.dtype or not x.flags.c_contiguous:
+            return None
+        if T * B * prepared.size >= 2 * SHARE_FROM and (
+            (B > ROWS and _settings.get_num_threads() > 1) or prefers_blas(B, layer.params["weight_hh_l0"])
+        ):
             return None
         shape = (layer.num_layers, B, layer.hidden_size)
         states = [
             np.zeros(shape, layer.dtype) if part is None else np.array(part, order="C")
             for part in layer._states("state", state, B)
         ]
-        y = empty((T, B, layer.hidden_size), layer.dtype)
-        stack.run(prepared.products.isa, prepared.stack, x, states, y, BLOCK_BYTES)
-        y = layer._output(y)
-        if out is not None:
-            out[...] = y
-            y = out
+        direct = (
+            out is not None and not layer.batch_first and out.flags.c_contiguous and not np.may_share_memory(out, x)
+        )
+        y = out if direct else empty((T, B, layer.hidden_size), layer.dtype)
+        prepared.run(prepared.products.isa, prepared.stack, x, states, y, BLOCK_BYTES)
+        if not direct:
+            y = layer._output(y)
+            if out is not None:
+                out[...] = y
+                y = out
         return y, tuple(states) if len(states) > 1 else states[0]
 
     def stream(self, batch_size: int = 1) -> Stream:
