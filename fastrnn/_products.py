@@ -19,7 +19,7 @@ from fastrnn._core.matrix import Matrix, multiply_into, outer_into
 from fastrnn._core.memory import empty
 from fastrnn._team import share
 
-ROWS = 6  # of a tile, see csrc/product_impl.h: ranges of rows are cut between tiles
+ROWS = 4  # a thread takes no fewer: with less, its tiles (csrc/product_impl.h) read the weights for too few rows
 
 
 def product(a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:

@@ -123,7 +123,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def share(part: Callable[[int, int], None], size: int, multiplications: int, grain: int = 1) -> None:
+def share(part: Callable[[int, int], None], size: int, multiplications: int, least: int = 1) -> None:
     """
     Run ``part(start, stop)`` over the whole of 0..size, cut into ranges for as many threads as are worth it.
 
@@ -135,13 +135,12 @@ def share(part: Callable[[int, int], None], size: int, multiplications: int, gra
         Where the last range stops.
     multiplications : int
         How much work the whole is.
-    grain : int
-        Ranges start at multiples of it.
+    least : int
+        How long a range is at least, if the whole is.
     """
-    pieces = -(-size // grain)
-    count = max(1, min(_settings.get_num_threads(), multiplications // SHARE_FROM, pieces))
+    count = max(1, min(_settings.get_num_threads(), multiplications // SHARE_FROM, size // least))
     if count == 1:
         part(0, size)
         return
-    cuts = [min(size, pieces * k // count * grain) for k in range(count + 1)]
+    cuts = [size * k // count for k in range(count + 1)]
     _team.run(lambda k: part(cuts[k], cuts[k + 1]), count)

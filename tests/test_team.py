@@ -12,7 +12,7 @@ import fastrnn
 from fastrnn import _team
 
 
-def parts_of(size, threads, grain=1, multiplications=10**9):
+def parts_of(size, threads, least=1, multiplications=10**9):
     seen, lock = [], threading.Lock()
 
     def part(start, stop):
@@ -20,19 +20,19 @@ def parts_of(size, threads, grain=1, multiplications=10**9):
             seen.append((start, stop))
 
     with fastrnn.config_context(num_threads=threads):
-        _team.share(part, size, multiplications, grain)
+        _team.share(part, size, multiplications, least)
     return sorted(seen)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 64])
-@pytest.mark.parametrize(("size", "grain"), [(0, 1), (1, 1), (7, 1), (100, 6), (5, 6), (64, 6)])
-def test_parts_cover_the_whole_once(threads, size, grain):
-    parts = parts_of(size, threads, grain)
+@pytest.mark.parametrize(("size", "least"), [(0, 1), (1, 1), (7, 1), (100, 6), (5, 6), (64, 6)])
+def test_parts_cover_the_whole_once(threads, size, least):
+    parts = parts_of(size, threads, least)
     assert parts[0][0] == 0
     assert parts[-1][1] == size
     assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
-    assert all(start % grain == 0 for start, _ in parts)
-    assert len(parts) <= max(1, min(threads, -(-size // grain)))
+    assert all(stop - start >= min(size, least) for start, stop in parts)
+    assert len(parts) <= max(1, min(threads, size // least))
 
 
 def test_small_jobs_are_not_shared():

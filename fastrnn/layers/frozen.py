@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import _check, _settings
+from fastrnn._blas_threads import STEP_SERIAL_BELOW
 from fastrnn._compiled import BLOCK_BYTES, bias_sum, gru_bias
 from fastrnn._core import stack
 from fastrnn._core.memory import empty
 from fastrnn._products import ROWS, BlasProducts, PreparedProducts
-from fastrnn._team import SHARE_FROM
+from fastrnn._team import SHARE_FROM, share
 from fastrnn.functional import prefers_blas
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.module import positive_int
@@ -116,8 +117,9 @@ class Frozen:
         if out is not None:
             self._check_out(out, x)
         products = None
-        if _settings.engine() == "native":
-            prepared = self._prepare(_settings.isa())
+        engine, isa = _settings.resolve()
+        if engine == "native":
+            prepared = self._prepare(isa)
             if lengths is None and type(x) is np.ndarray and x.ndim == 3:
                 done = self._run_stack(prepared, x, state, out)
                 if done is not None:
@@ -142,27 +144,48 @@ class Frozen:
             raise ValueError("out: read-only, expected a writable array")
 
     def _run_stack(self, prepared: _Prepared, x: np.ndarray, state: Any, out: np.ndarray | None) -> tuple | None:
-        """What calling gives, by one compiled call; None for what that does not do, or what threads should share."""
+        """What calling gives, by one compiled call for each thread; None for what that does not do."""
         layer = self._layer
         if layer.batch_first:
             x = x.transpose(1, 0, 2)
         T, B, I = x.shape
         if prepared.stack is None or layer.input_size != I or x.dtype != layer.dtype or not x.flags.c_contiguous:
             return None
-        if T * B * prepared.size >= 2 * SHARE_FROM and (
-            (B > ROWS and _settings.get_num_threads() > 1) or prefers_blas(B, layer.params["weight_hh_l0"])
-        ):
+        work = T * B * prepared.size
+        if work >= STEP_SERIAL_BELOW and prefers_blas(B, layer.params["weight_hh_l0"]):
             return None
         shape = (layer.num_layers, B, layer.hidden_size)
-        states = [
-            np.zeros(shape, layer.dtype) if part is None else np.array(part, order="C")
-            for part in layer._states("state", state, B)
-        ]
-        direct = (
-            out is not None and not layer.batch_first and out.flags.c_contiguous and not np.may_share_memory(out, x)
-        )
+        if state is None:
+            states = [np.zeros(shape, layer.dtype) for _ in layer.state_names]
+        else:
+            several = len(layer.state_names) > 1 and isinstance(state, tuple | list)
+            parts = state if several else (state,)
+            if len(parts) != len(layer.state_names) or not all(
+                type(part) is np.ndarray and part.shape == shape and part.dtype == layer.dtype for part in parts
+            ):
+                return None  # which says what is wrong, or converts it
+            states = [part.copy() for part in parts]
+        plain = out is not None and not layer.batch_first and out.flags.c_contiguous
+        direct = plain and not np.may_share_memory(out, x)
         y = out if direct else empty((T, B, layer.hidden_size), layer.dtype)
-        prepared.run(prepared.products.isa, prepared.stack, x, states, y, BLOCK_BYTES)
+        isa = prepared.products.isa
+
+        def part(b0: int, b1: int) -> None:
+            if b1 - b0 == B:
+                prepared.run(isa, prepared.stack, x, states, y, BLOCK_BYTES)
+                return
+            # Sequences do not meet: each thread runs its own through the whole stack, and nobody waits.
+            mine = [np.ascontiguousarray(s[:, b0:b1]) for s in states]
+            y_mine = empty((T, b1 - b0, layer.hidden_size), layer.dtype)
+            prepared.run(isa, prepared.stack, np.ascontiguousarray(x[:, b0:b1]), mine, y_mine, BLOCK_BYTES)
+            y[:, b0:b1] = y_mine
+            for s, s_mine in zip(states, mine, strict=True):
+                s[:, b0:b1] = s_mine
+
+        if work < 2 * SHARE_FROM:
+            part(0, B)
+        else:
+            share(part, B, work, ROWS)
         if not direct:
             y = layer._output(y)
             if out is not None:
