@@ -16,9 +16,9 @@ from queue import SimpleQueue
 from fastrnn import _settings
 from fastrnn._core.bell import Bell
 
-# A job of fewer multiplications than this for each thread is not shared out: on one AVX-512 core they take 20 us, and
-# handing a part to a waiting thread takes 5 to 10.
-SHARE_FROM = 2_000_000
+# A job of fewer multiplications than this for each thread is not shared out. On one AVX-512 core they take 35 us, and
+# handing a part over takes as long: two parts of 49 us were done in 85.
+SHARE_FROM = 4_000_000
 WATCH = 100_000  # looks at a bell before sleeping
 
 

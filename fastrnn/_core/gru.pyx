@@ -1,4 +1,4 @@
-"""The time loops of the GRU on the `blas` engine, with the reset gate after or before the recurrent product.
+"""The time loops of the GRU, for both compiled engines, with the reset gate after or before the recurrent product.
 
 All row arrays are in the plan's order (plan.pyx): x (rows,I), h, dy, extra (rows,H), gates (rows,3H) with blocks
 r z n. h0, dh (B,H) are sorted as the plan sorts them. bias (4H) is laid out as fastrnn.h says for gru_gates.

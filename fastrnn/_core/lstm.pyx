@@ -1,4 +1,4 @@
-"""The time loops of the LSTM on the `blas` engine.
+"""The time loops of the LSTM, for both compiled engines.
 
 All row arrays are in the plan's order (plan.pyx): x (rows,I), h, c, dy (rows,H), gates (rows,4H) with blocks i f g o.
 States h0, c0, dh, dc (B,H) are sorted as the plan sorts them.

@@ -1,4 +1,4 @@
-"""The time loops of the plain RNN on the `blas` engine.
+"""The time loops of the plain RNN, for both compiled engines.
 
 All row arrays are in the plan's order (plan.pyx): x (rows,I), h, dy, dpre (rows,H). h0, dh (B,H) are sorted as the
 plan sorts them.

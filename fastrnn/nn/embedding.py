@@ -56,7 +56,7 @@ class Embedding(Module):
         """Add into `grads`. Indices have no gradient."""
         shape = (*cache.shape, self.embedding_dim)
         dy = _check.shaped("dy", dy, self.dtype, "that of y", shape, "the layer").reshape(-1, self.embedding_dim)
-        # grad[s] = the sum of dy over the places of symbol s: a sparse one-hot product, 20 times as fast as np.add.at
+        # grad[s] = the sum of dy over the places of symbol s: a sparse one-hot product, 9 times as fast as np.add.at
         # for 2048 places of 32 values.
         places = np.arange(cache.size)
         ones = np.ones(cache.size, self.dtype)
