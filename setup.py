@@ -20,22 +20,22 @@ def extension(name, sources=()):
         include_dirs=["csrc"],
         depends=glob("csrc/*.h"),
         extra_compile_args=FLAGS,
+        extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     )
 
 
 setup(
     ext_modules=cythonize(
         [
-            extension("bell"),
+            extension("back"),
             extension("blas"),
-            extension("kernels", sorted(glob("csrc/*.c"))),
+            extension("cell"),
+            extension("kernels", ["csrc/dispatch.c", *sorted(glob("csrc/isa_*.c"))]),
             extension("matrix"),
             extension("memory"),
             extension("plan"),
-            extension("rnn"),
-            extension("lstm"),
-            extension("gru"),
             extension("stack"),
+            extension("team", ["csrc/team.c"]),
         ],
         compiler_directives={
             "language_level": 3,

@@ -13,38 +13,58 @@
 
 #include <stddef.h>
 
+/* What a step is of. The GRU whose reset comes before the product takes two: a reset of all units, then an update. */
+enum { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_CELLS };
+
+/* One step forward of B sequences; all numbers are of the table's type. What a cell does not name it does not touch.
+ *
+ * cell           multiplies     gates out, with `save`   extra (B,H)                   bias
+ * FR_RNN_*       h_prev         as they came             -                             (H)
+ * FR_LSTM        h_prev         i f g o                  -                             (4H)
+ * FR_GRU         h_prev         r z n                    with `save`, out:             (4H): r z n of the input's part,
+ *                                                        h_prev W_hn' + b_hn           r and z already with the recurrent
+ * FR_GRU_RESET   h_prev         r z (always)             out: r h_prev                 bias added, then b_hn
+ * FR_GRU_UPDATE  extra          n (always); in: z too    in: r h_prev                  the same
+ */
+typedef struct {
+    void *h;            /* (B,H), row stride ldh: the new state; not set by FR_GRU_RESET */
+    void *c;            /* (B,H): the LSTM's new cell state */
+    void *gates;        /* (B,G*H), for both halves of a GRU (B,3H): in: the input's part, x W_ih'; an RNN's may be h */
+    void *extra;
+    const void *h_prev; /* (B,H), row stride ld_prev; not h */
+    const void *c_prev; /* (B,H), may be c */
+    const void *bias;
+    ptrdiff_t ldh, ld_prev, B, H;
+    int save;
+} fr_step;
+
 /* One table of functions for each float type; the same list serves both. */
 #define FR_DECLARE_KERNELS(NAME, REAL)                                                                                 \
     typedef struct {                                                                                                   \
-        /* h (B,H) = act(pre (B,H) + bias (H)); act is tanh, or relu when `relu` is not 0. h may be pre. */            \
-        void (*rnn_gates)(REAL *h, const REAL *pre, const REAL *bias, ptrdiff_t B, ptrdiff_t H, int relu);             \
+        /* How many blocks of units a step has, which can be shared out; how many numbers `step_pack` writes. */       \
+        ptrdiff_t (*step_blocks)(int cell, ptrdiff_t H);                                                               \
+        ptrdiff_t (*step_size)(int cell, ptrdiff_t H);                                                                 \
+        /* packed <- the recurrent weights w (G*H,H) for `step`; best aligned to 64 bytes. */                          \
+        void (*step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H);                                         \
+        /* The blocks first <= block < last of a step, from the last one down if `backwards`: the recurrent product    \
+         * and the new state. */                                                                                       \
+        void (*step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t first, ptrdiff_t last, int backwards);  \
+        /* The same for all units where the product (B,G*H) has been made already. */                                  \
+        void (*step_gates)(const fr_step *s, int cell, const REAL *product);                                           \
         /* dpre (B,H) = (dh + dy) act'(h), all (B,H). dpre may be dh. */                                               \
         void (*rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,        \
                            int relu);                                                                                  \
-        /* gates (B,4H): in: pre without bias; out: i f g o. c, h (B,H) are the new state; c may be c_prev. */         \
-        void (*lstm_gates)(REAL *gates, REAL *c, REAL *h, const REAL *c_prev, const REAL *bias, ptrdiff_t B,           \
-                           ptrdiff_t H);                                                                               \
         /* gates (B,4H): in: i f g o; out: their dpre. dc (B,H): in: dc of this step; out: dc of the one before. */    \
         void (*lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c,                      \
                             const REAL *c_prev, ptrdiff_t B, ptrdiff_t H);                                             \
-        /* Reset after the product. gates (B,3H): in: the input's part; out: r z n. gh (B,3H) = h_prev W_hh^T.         \
-         * bias (4H): r z n of the input's part, r and z already with the recurrent bias added, then b_hn.             \
-         * hn (B,H), or NULL when not wanted: gh_n + b_hn, for backward. */                                            \
-        void (*gru_gates)(REAL *gates, REAL *hn, REAL *h, const REAL *gh, const REAL *h_prev, const REAL *bias,        \
-                          ptrdiff_t B, ptrdiff_t H);                                                                   \
-        /* gates (B,3H): in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself.                         \
+        /* FR_GRU: gates (B,3H): in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself.                         \
          * dh (B,H): in: dh of this step, dy not yet added; out: the part of the step before that goes past the        \
          * product, z (dh + dy). */                                                                                    \
         void (*gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,           \
                            ptrdiff_t H);                                                                               \
-        /* Reset before the product, first half. gates (B,3H): r z in: pre without bias, out: r z; n untouched.        \
-         * rh (B,H) = r h_prev. bias (4H) as for gru_gates. */                                                         \
-        void (*gru_reset)(REAL *gates, REAL *rh, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H);      \
-        /* Second half. gates: n in: pre without bias, out: n. h (B,H) = (1-z) n + z h_prev. */                        \
-        void (*gru_update)(REAL *gates, REAL *h, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H);      \
-        /* Backward of gru_update: gates z n in: values, out: dpre; r untouched. dh as for gru_dgates. */              \
+        /* Backward of FR_GRU_UPDATE: gates z n in: values, out: dpre; r untouched. dh as for gru_dgates. */              \
         void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
-        /* Backward of gru_reset: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */             \
+        /* Backward of FR_GRU_RESET: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */             \
         void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
         /* How many numbers `pack` writes. */                                                                          \
         ptrdiff_t (*packed_size)(ptrdiff_t K, ptrdiff_t N);                                                            \

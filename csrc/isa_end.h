@@ -10,3 +10,4 @@
 #undef V_MAX
 #undef vec
 #undef ivec
+#undef MAX_ROWS

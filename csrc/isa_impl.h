@@ -34,8 +34,9 @@
 #endif
 #include "simd_impl.h"
 #include "math_impl.h"
-#include "gates_impl.h"
 #include "product_impl.h"
+#include "step_impl.h"
+#include "back_impl.h"
 #include "isa_end.h"
 
 #define FR(name) FR_GLUE(name, _f64)
@@ -51,17 +52,18 @@
 #endif
 #include "simd_impl.h"
 #include "math_impl.h"
-#include "gates_impl.h"
 #include "product_impl.h"
+#include "step_impl.h"
+#include "back_impl.h"
 #include "isa_end.h"
 
 #define FR_KERNELS(T)                                                                                                  \
     {                                                                                                                  \
-        .rnn_gates = rnn_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_gates = lstm_gates##T,                           \
-        .lstm_dgates = lstm_dgates##T, .gru_gates = gru_gates##T, .gru_dgates = gru_dgates##T,                         \
-        .gru_reset = gru_reset##T, .gru_update = gru_update##T, .gru_dupdate = gru_dupdate##T,                         \
-        .gru_dreset = gru_dreset##T, .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T,          \
-        .multiply = multiply##T, .outer = outer##T                            \
+        .step_blocks = step_blocks##T, .step_size = step_size##T, .step_pack = step_pack##T, .step = step##T,          \
+        .step_gates = step_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_dgates = lstm_dgates##T,                       \
+        .gru_dgates = gru_dgates##T, .gru_dupdate = gru_dupdate##T, .gru_dreset = gru_dreset##T,                       \
+        .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T, .multiply = multiply##T,              \
+        .outer = outer##T                                                                                              \
     }
 
 static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64)};

@@ -8,9 +8,7 @@
  *    of those before waits in the L1 cache; adding to c in memory cost 8%, and 23% where its rows lie 16 KB apart.
  * B: A tile of R rows by NV vectors of sums stays in registers over a block; weights are read once for its R rows. R and
  *    NV are constants in every instance, and TILE_ROWS keeps R * NV sums, NV weights and an x within the registers.
- * C: A single row takes two panels at a time, for a multiply-add takes 4 cycles and two can start in each, so fewer than
- *    8 chains would wait.
- * D: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream. The last panel has only
+ * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream. The last panel has only
  *    as many vectors as there are columns for, zeros in the last one beyond the last column.
  */
 #define K_BLOCK 64
@@ -53,34 +51,6 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
     }
 }
 
-/* One row, two panels: `w2` is the second one's weights, at[NV + v] its places. */
-static FR_INLINE void FR(pair)(REAL *c, const ptrdiff_t *at, const int *lanes, const REAL *a, const REAL *w,
-                               const REAL *w2, ptrdiff_t K, int add, const int NV) {
-    vec sum[8], total[8];
-    ptrdiff_t k = 0;
-    for (;;) {
-        const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
-        FR_UNROLL for (int v = 0; v < 2 * NV; v++) sum[v] = FR(splat)(0);
-        const int first = k == 0;
-        for (; k < end; k++) {
-            vec x = FR(splat)(a[k]);
-            FR_UNROLL for (int v = 0; v < NV; v++) {
-                sum[v] += *(const at_once *)(w + (k * NV + v) * VL) * x;
-                sum[NV + v] += *(const at_once *)(w2 + (k * NV + v) * VL) * x;
-            }
-        }
-        if (!first) {
-            FR_UNROLL for (int v = 0; v < 2 * NV; v++) sum[v] += total[v];
-        }
-        if (k >= K) break;
-        FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = sum[v];
-    }
-    FR_UNROLL for (int v = 0; v < 2 * NV; v++) {
-        REAL *p = c + at[v];
-        FR(store)(p, add ? FR(load)(p, lanes[v]) + sum[v] : sum[v], lanes[v]);
-    }
-}
-
 /* The instances. `rows` is R; ROWS(R) is R where a tile of R rows fits, else 1, which is then never called. */
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
@@ -94,19 +64,10 @@ static FR_INLINE void FR(pair)(REAL *c, const ptrdiff_t *at, const int *lanes, c
     }
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
 TILES(1) TILES(2) TILES(3) TILES(4)
-#define PAIR(NV)                                                                                                       \
-    static void FR(pair_##NV)(REAL * c, const ptrdiff_t *at, const int *lanes, const REAL *a, const REAL *w,           \
-                              const REAL *w2, ptrdiff_t K, int add) {                                                  \
-        FR(pair)(c, at, lanes, a, w, w2, K, add, NV);                                                                  \
-    }
-PAIR(1) PAIR(2) PAIR(3) PAIR(4)
-
 typedef void (*FR(tile_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
                            ptrdiff_t, int);
 typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
                             ptrdiff_t, ptrdiff_t, int);
-typedef void (*FR(pair_t))(REAL *, const ptrdiff_t *, const int *, const REAL *, const REAL *, const REAL *, ptrdiff_t,
-                           int);
 #define ROW_OF(KIND, NV)                                                                                               \
     {                                                                                                                  \
         FR(KIND##_1_##NV), FR(KIND##_2_##NV), FR(KIND##_3_##NV), FR(KIND##_4_##NV), FR(KIND##_5_##NV),                 \
@@ -115,7 +76,6 @@ typedef void (*FR(pair_t))(REAL *, const ptrdiff_t *, const int *, const REAL *,
 static const FR(tile_t) FR(tile_of)[4][MAX_ROWS] = {ROW_OF(tile, 1), ROW_OF(tile, 2), ROW_OF(tile, 3), ROW_OF(tile, 4)};
 static const FR(outer_t) FR(outer_of)[4][MAX_ROWS] = {ROW_OF(outer, 1), ROW_OF(outer, 2), ROW_OF(outer, 3),
                                                       ROW_OF(outer, 4)};
-static const FR(pair_t) FR(pair_of)[4] = {FR(pair_1), FR(pair_2), FR(pair_3), FR(pair_4)};
 static const int FR(tile_rows)[4] = {TILE_ROWS(1), TILE_ROWS(2), TILE_ROWS(3), TILE_ROWS(4)};
 
 /* How many vectors the next panel has. */
@@ -158,30 +118,37 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
     }
 }
 
+/* c (+)= a w for M rows and one panel; rows are split evenly: 8 is 4 + 4, 16 is 6 + 5 + 5. */
+static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
+                                ptrdiff_t lda, const REAL *w, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV, int add) {
+    const ptrdiff_t most = FR(tile_rows)[NV - 1], tiles = (M + most - 1) / most;
+    for (ptrdiff_t t = 0, m = 0; t < tiles; t++) {
+        const ptrdiff_t R = (M - m + tiles - t - 1) / (tiles - t);
+        FR(tile_of)[NV - 1][R - 1](c + m * ldc, ldc, at, lanes, a + m * lda, lda, w, K, add);
+        m += R;
+    }
+}
+
+/* As many rows as stay in the L2 cache, with half of it for a panel of K rows. */
+static FR_INLINE ptrdiff_t FR(rows_at_once)(ptrdiff_t K) {
+    const ptrdiff_t rows = 64 * 1024 / (K ? K : 1);
+    return rows < MAX_ROWS ? MAX_ROWS : rows;
+}
+
 static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
                          ptrdiff_t K, ptrdiff_t N, int add) {
-    ptrdiff_t at[8];
-    int lanes[8];
-    /* As many rows at once as stay in the L2 cache, with half of it for the panel. */
-    const ptrdiff_t chunk = 64 * 1024 / (K ? K : 1) < MAX_ROWS ? MAX_ROWS : 64 * 1024 / (K ? K : 1);
+    ptrdiff_t at[4];
+    int lanes[4];
+    const ptrdiff_t chunk = FR(rows_at_once)(K);
     for (ptrdiff_t m0 = 0; m0 < M; m0 += chunk) {
         const ptrdiff_t rows = M - m0 < chunk ? M - m0 : chunk;
         const REAL *w = packed;
         for (ptrdiff_t first = 0; first < N;) {
-            const ptrdiff_t NV = FR(panel_vectors)(N - first), panel = K * NV * VL;
-            const ptrdiff_t most = FR(tile_rows)[NV - 1], tiles = (rows + most - 1) / most;
-            const int two = rows == 1 && N - first > NV * VL && FR(panel_vectors)(N - first - NV * VL) == NV; /* C */
-            FR(places)(at, lanes, first, N, two ? 2 * NV : NV);
-            if (two)
-                FR(pair_of)[NV - 1](c + m0 * ldc, at, lanes, a + m0 * lda, w, w + panel, K, add);
-            else
-                for (ptrdiff_t t = 0, m = m0; t < tiles; t++) { /* rows split evenly: 8 is 4 + 4, 16 is 6 + 5 + 5 */
-                    const ptrdiff_t R = (m0 + rows - m + tiles - t - 1) / (tiles - t);
-                    FR(tile_of)[NV - 1][R - 1](c + m * ldc, ldc, at, lanes, a + m * lda, lda, w, K, add);
-                    m += R;
-                }
-            w += two ? 2 * panel : panel;
-            first += (two ? 2 * NV : NV) * VL;
+            const ptrdiff_t NV = FR(panel_vectors)(N - first);
+            FR(places)(at, lanes, first, N, NV);
+            FR(tiles)(c + m0 * ldc, ldc, at, lanes, a + m0 * lda, lda, w, rows, K, NV, add);
+            w += K * NV * VL;
+            first += NV * VL;
         }
     }
 }
@@ -212,10 +179,8 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
 #undef at_once
 #undef K_BLOCK
 #undef OUTER_BLOCK
-#undef MAX_ROWS
 #undef TILE_ROWS
 #undef ROWS
 #undef TILE
 #undef TILES
-#undef PAIR
 #undef ROW_OF

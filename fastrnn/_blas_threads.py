@@ -8,6 +8,7 @@ without threads, Windows), both functions do nothing.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -48,8 +49,21 @@ def get() -> int | None:
 # youngest open `limited` context says, else what it was before the first was opened.
 _lock = threading.Lock()
 _serial = 0
-_limits: dict[object, int] = {}
+_limits: dict[limited, int] = {}
 _idle: int | None = None
+
+
+def _after_fork() -> None:
+    """In the child: of all contexts only those of the thread that forked are still open, and it will close them."""
+    global _serial
+    _serial = _serial_here.depth
+    for context in [c for c in _limits if c.thread != threading.get_ident()]:
+        del _limits[context]
+    _lock.release()
+
+
+if hasattr(os, "register_at_fork"):  # nobody tells the BLAS anything while its process is copied: it has locks too
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork)
 
 
 def _apply() -> None:
@@ -97,16 +111,24 @@ class _Context:
 class limited(_Context):
     """A context in which the BLAS uses n threads."""
 
-    __slots__ = ("_n",)
+    __slots__ = ("_n", "thread")
 
     def __init__(self, n: int):
         self._n = n
+        self.thread = threading.get_ident()
 
     def _wish(self, open_: bool) -> None:
         if open_:
             _limits[self] = self._n
         else:
             _limits.pop(self)
+
+
+class _Here(threading.local):
+    depth = 0
+
+
+_serial_here = _Here()  # how many of them this thread has open
 
 
 class _Serial(_Context):
@@ -116,7 +138,9 @@ class _Serial(_Context):
 
     def _wish(self, open_: bool) -> None:
         global _serial
-        _serial += 1 if open_ else -1
+        change = 1 if open_ else -1
+        _serial += change
+        _serial_here.depth += change
 
 
 # OpenBLAS's threads wait for one another by spinning, within every product. When another process, or NumPy's own BLAS,

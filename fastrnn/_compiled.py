@@ -10,10 +10,12 @@ import numpy as np
 
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
 from fastrnn._check import Inputs
-from fastrnn._core import gru, lstm, rnn
+from fastrnn._core import back
+from fastrnn._core.cell import forward
 from fastrnn._core.memory import empty
 from fastrnn._core.plan import Plan
 from fastrnn._products import BlasProducts
+from fastrnn._sharing import Sharing
 
 # Without `save`, gates of this many bytes are worked on at a time, so that a long sequence does not take memory for all
 # of its gates. It is as fast as one piece (LSTM, T=1000 B=1 and T=200 B=32, I=64 H=128); a live layer packs W_ih for
@@ -70,6 +72,11 @@ def _multiplied(plan: Plan, x_rows: np.ndarray, h: np.ndarray, h0: np.ndarray) -
     return rows
 
 
+def _loop(products: BlasProducts, plan: Plan, w_hh: np.ndarray) -> Sharing:
+    """How threads share the time loop: ragged sequences get shorter in number, so count their rows."""
+    return products.sharing(plan.steps, -(-plan.rows // max(1, plan.steps)), w_hh)
+
+
 def _round_up(n: int) -> int:
     return -(-n // 16) * 16
 
@@ -90,14 +97,11 @@ def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: 
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
     h = empty((plan.rows, h0.shape[1]), x.dtype)
     relu = nonlinearity == "relu"
+    cell = products.cell(f"rnn-{nonlinearity}", isa, w_hh, bias_sum(b_ih, b_hh, w_hh), plan.steps, plan.B)
     products.forward(h, x_rows, w_ih)
-    recurrent = products.recurrent(w_hh, plan.steps, plan.B)
-    bias = bias_sum(b_ih, b_hh, w_hh)
-
-    def run(b0: int, b1: int) -> None:
-        rnn.forward(isa, plan, b0, b1, h, h0_sorted, recurrent, bias, relu)
-
-    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    with products.looping(plan.B, w_hh):
+        # save, so that the gates are all rows, from the first on; the states take their place
+        forward(cell, plan, 0, plan.steps, h, None, h, None, h0_sorted, None, True, _loop(products, plan, w_hh))
     y = plan.unpack(h)
     kept = (products, isa, plan, x_rows, h0_sorted, h, w_ih, w_hh, b_ih, b_hh, relu)
     return y, plan.last(h, h0_sorted), Cache("rnn", products.engine, y, *kept) if save else None
@@ -111,10 +115,8 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> RNNGrads:
     recurrent = products.recurrent_backward(w_hh)
     dy_rows = plan.pack(dy)
 
-    def run(b0: int, b1: int) -> None:
-        rnn.backward(isa, plan, b0, b1, dpre, dh, dy_rows, h, recurrent, relu)
-
-    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    with products.looping(plan.B, w_hh):
+        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, products.sharing_back(plan.rows, plan.B, w_hh))
     dw = products.weight_gradient(dpre, _multiplied(plan, x_rows, h, h0))
     dx = plan.unpack(products.backward(dpre, w_ih))
     return RNNGrads(dx, plan.unsort(dh), *_split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh))
@@ -130,14 +132,12 @@ def lstm_forward(inputs: Inputs, products: BlasProducts, isa: str, reverse: bool
     c = empty((plan.rows, H), x.dtype) if save else c0_sorted.copy()
     blocks, gate_rows = _gate_blocks(plan, 4 * H, x.itemsize, save)
     gates = empty((gate_rows, 4 * H), x.dtype)
-    recurrent, bias = products.recurrent(w_hh, plan.steps, plan.B), bias_sum(b_ih, b_hh, w_hh)
+    cell = products.cell("lstm", isa, w_hh, bias_sum(b_ih, b_hh, w_hh), plan.steps, plan.B)
+    sharing = _loop(products, plan, w_hh)
     for s0, s1, rows in blocks:
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
-
-        def run(b0: int, b1: int, s0: int = s0, s1: int = s1) -> None:
-            lstm.forward(isa, plan, b0, b1, s0, s1, h, c, gates, h0_sorted, c0_sorted, recurrent, bias, save)
-
-        products.share_loop(run, plan.B, s1 - s0, w_hh.size)
+        with products.looping(plan.B, w_hh):
+            forward(cell, plan, s0, s1, h, c, gates, None, h0_sorted, c0_sorted, save, sharing)
     y, h_n = plan.unpack(h), plan.last(h, h0_sorted)
     if not save:
         return y, h_n, plan.unsort(c), None
@@ -152,10 +152,8 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray) 
     recurrent = products.recurrent_backward(w_hh)
     dy_rows = plan.pack(dy)
 
-    def run(b0: int, b1: int) -> None:
-        lstm.backward(isa, plan, b0, b1, gates, dh, dc, dy_rows, c, c0, recurrent)
-
-    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    with products.looping(plan.B, w_hh):
+        back.lstm(isa, plan, gates, dh, dc, dy_rows, c, c0, recurrent, products.sharing_back(plan.rows, plan.B, w_hh))
     dgates = gates
     dw = products.weight_gradient(dgates, _multiplied(plan, x_rows, h, h0))
     dx = plan.unpack(products.backward(dgates, w_ih))
@@ -173,22 +171,13 @@ def gru_forward(inputs: Inputs, products: BlasProducts, isa: str, reset_after: b
     extra = empty((plan.rows if save else B, H), x.dtype)
     blocks, gate_rows = _gate_blocks(plan, 3 * H, x.itemsize, save)
     gates = empty((gate_rows, 3 * H), x.dtype)
-    gh = empty((B if reset_after else 0, 3 * H), x.dtype)
-    bias = gru_bias(b_ih, b_hh, w_hh)
-    if reset_after:
-        recurrent = products.recurrent(w_hh, plan.steps, B), None
-    else:
-        recurrent = (
-            products.recurrent(w_hh[: 2 * H], plan.steps, B),
-            products.recurrent(w_hh[2 * H :], plan.steps, B),
-        )
+    kind = "gru-after" if reset_after else "gru-before"
+    cell = products.cell(kind, isa, w_hh, gru_bias(b_ih, b_hh, w_hh), plan.steps, B)
+    sharing = _loop(products, plan, w_hh)
     for s0, s1, rows in blocks:
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
-
-        def run(b0: int, b1: int, s0: int = s0, s1: int = s1) -> None:
-            gru.forward(isa, plan, b0, b1, s0, s1, h, extra, gates, gh, h0_sorted, *recurrent, bias, save)
-
-        products.share_loop(run, B, s1 - s0, w_hh.size)
+        with products.looping(B, w_hh):
+            forward(cell, plan, s0, s1, h, None, gates, extra, h0_sorted, None, save, sharing)
     y = plan.unpack(h)
     kept = (products, isa, plan, x_rows, h0_sorted, h, extra, gates, w_ih, w_hh, b_ih, b_hh, reset_after)
     return y, plan.last(h, h0_sorted), Cache("gru", products.engine, y, *kept) if save else None
@@ -203,10 +192,9 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> GRUGrads:
     recurrent = products.recurrent_backward(w_hh[: 2 * H]), products.recurrent_backward(w_hh[2 * H :])
     dy_rows = plan.pack(dy)
 
-    def run(b0: int, b1: int) -> None:
-        gru.backward(isa, plan, b0, b1, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after)
-
-    products.share_loop(run, plan.B, plan.steps, w_hh.size)
+    with products.looping(plan.B, w_hh):
+        sharing = products.sharing_back(plan.rows, plan.B, w_hh)
+        back.gru(isa, plan, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after, sharing)
     dgates = gates
     rows = _multiplied(plan, x_rows, h, h0)
     dw = empty((3 * H, rows.shape[1]), h.dtype)

@@ -8,18 +8,17 @@ nothing in this package multiplies matrices with ``@``, but for the `reference` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 
-from fastrnn import _settings
+from fastrnn import _settings, _sharing
 from fastrnn._blas_threads import product_of, step_products_of
 from fastrnn._core.blas import matmul_into
+from fastrnn._core.cell import Cell
 from fastrnn._core.matrix import Matrix, multiply_into, outer_into
 from fastrnn._core.memory import empty
-from fastrnn._team import share
-
-ROWS = 4  # a thread takes no fewer: with less, its tiles (csrc/product_impl.h) read the weights for too few rows
+from fastrnn._sharing import ALONE, Sharing
 
 
 def product(a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
@@ -49,8 +48,13 @@ class BlasProducts:
     TRANSPOSE_FROM_STEPS = 4
     TRANSPOSE_FROM_BATCH = 8
 
-    def recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
-        """W for the loop of a forward pass: rows (m,k) become (m,n)."""
+    def cell(self, kind: str, isa: str, w_hh: np.ndarray, bias: np.ndarray, steps: int, batch: int) -> Cell:
+        """The recurrent half of a cell (`_core.cell`), for so many steps of so many sequences."""
+        H = w_hh.shape[1]
+        parts = (w_hh[: 2 * H], w_hh[2 * H :]) if kind == "gru-before" else (w_hh,)
+        return Cell(kind, isa, bias, w_hh, tuple(self._recurrent(w, steps, batch) for w in parts))
+
+    def _recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
         small = w.size <= self.TRANSPOSE_BELOW
         if small and steps >= self.TRANSPOSE_FROM_STEPS and batch >= self.TRANSPOSE_FROM_BATCH:
             return Matrix(np.ascontiguousarray(w.T), transposed=True)
@@ -60,10 +64,17 @@ class BlasProducts:
         """W for the loop of a backward pass: rows (m,n) become (m,k)."""
         return Matrix(w, transposed=True)
 
-    def share_loop(self, part: Callable[[int, int], None], batch: int, steps: int, multiplications: int) -> None:
-        """Run a time loop, ``part(b0, b1)``, over all sequences; each step of each multiplies so much."""
-        with step_products_of(batch * multiplications):
-            part(0, batch)
+    def looping(self, batch: int, w_hh: np.ndarray) -> AbstractContextManager:
+        """The context for a time loop."""
+        return step_products_of(batch * w_hh.size)
+
+    def sharing(self, steps: int, batch: int, w_hh: np.ndarray) -> Sharing:
+        """How threads share a time loop forward; the BLAS shares out its own products."""
+        return ALONE
+
+    def sharing_back(self, rows: int, batch: int, w_hh: np.ndarray) -> Sharing:
+        """The same, backward."""
+        return ALONE
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""
@@ -99,37 +110,39 @@ class NativeProducts(BlasProducts):
     def __init__(self, isa: str):
         self.isa = isa
 
-    def packed(self, w: np.ndarray) -> Matrix:
-        """W for rows (m,k) that become (m,n)."""
-        return Matrix(w, isa=self.isa)
-
-    def recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
-        """W for the loop of a forward pass, packed."""
-        return self.packed(w)
+    def cell(self, kind: str, isa: str, w_hh: np.ndarray, bias: np.ndarray, steps: int, batch: int) -> Cell:
+        """The recurrent half of a cell, packed."""
+        return Cell(kind, isa, bias, w_hh)
 
     def recurrent_backward(self, w: np.ndarray) -> Matrix:
         """W for the loop of a backward pass, packed."""
         return Matrix(w, transposed=True, isa=self.isa)
 
-    def share_loop(self, part: Callable[[int, int], None], batch: int, steps: int, multiplications: int) -> None:
-        """Run a time loop, ``part(b0, b1)``, over all sequences: their rows are shared out, and nobody waits."""
-        share(part, batch, batch * steps * multiplications, ROWS)
+    def looping(self, batch: int, w_hh: np.ndarray) -> AbstractContextManager:
+        """The context for a time loop: none."""
+        return nullcontext()
+
+    def sharing(self, steps: int, batch: int, w_hh: np.ndarray) -> Sharing:
+        """How threads share a time loop forward."""
+        return _sharing.passing(steps, batch, w_hh.size, w_hh.itemsize)
+
+    def sharing_back(self, rows: int, batch: int, w_hh: np.ndarray) -> Sharing:
+        """The same, backward, which shares sequences only."""
+        return _sharing.independent(rows * w_hh.size, batch // _sharing.ROWS)
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""
-        self._rows(self.packed(w), out, a, w.size)
+        self._multiply(Matrix(w, isa=self.isa), out, a, w.size)
 
     def backward(self, d: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The product d (m,n) W, (m,k)."""
         out = empty((len(d), w.shape[1]), d.dtype)
-        self._rows(Matrix(w, transposed=True, isa=self.isa), out, d, w.size)
+        self._multiply(Matrix(w, transposed=True, isa=self.isa), out, d, w.size)
         return out
 
-    def _rows(self, matrix: Matrix, out: np.ndarray, a: np.ndarray, multiplications: int) -> None:
-        def part(start: int, stop: int) -> None:
-            multiply_into(matrix, out[start:stop], a[start:stop])
-
-        share(part, len(a), len(a) * multiplications, ROWS)
+    def _multiply(self, matrix: Matrix, out: np.ndarray, a: np.ndarray, size: int) -> None:
+        sharing = _sharing.independent(len(a) * size, len(a) // _sharing.ROWS)
+        multiply_into(matrix, out, a, False, sharing.members, sharing.patience)
 
     def weight_gradient(self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The product of d (m,n) transposed with rows (m,k), whose width is a multiple of 64 bytes."""
@@ -139,22 +152,6 @@ class NativeProducts(BlasProducts):
         if out is None:
             out = empty((d.shape[1], rows.shape[1]), d.dtype)
 
-        def part(start: int, stop: int) -> None:
-            outer_into(self.isa, out[start:stop], d[:, start:stop], rows)
-
-        share(part, d.shape[1], multiplications, ROWS)
+        sharing = _sharing.independent(multiplications, d.shape[1] // _sharing.ROWS)
+        outer_into(self.isa, out, d, rows, sharing.members, sharing.patience)
         return out
-
-
-class PreparedProducts(NativeProducts):
-    """The same with weights that were packed before, for they never change."""
-
-    def __init__(self, isa: str, weights: Iterable[np.ndarray]):
-        super().__init__(isa)
-        # By identity, which holds as long as the arrays live: they are kept beside what they were packed into.
-        self._prepared = {id(w): (w, Matrix(w, isa=isa)) for w in weights}
-
-    def packed(self, w: np.ndarray) -> Matrix:
-        """W as it was prepared, if it was."""
-        known = self._prepared.get(id(w))
-        return super().packed(w) if known is None else known[1]

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import _check, _compiled, _settings, reference
-from fastrnn._blas_threads import STEP_SERIAL_BELOW
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
 from fastrnn._products import BlasProducts, NativeProducts
 
@@ -27,22 +26,10 @@ __all__ = [
 ]
 
 
-def prefers_blas(batch: int, w_hh: np.ndarray) -> bool:
-    """Whether a call is the BLAS's, for what is set and for its size.
-
-    `native` shares out sequences. With few of them and a matrix too large for one core's caches, "auto" takes the BLAS,
-    whose threads share out the matrix.
-    """
-    if _settings.engine() == "blas":
-        return True
-    large = batch < 8 and batch * w_hh.size >= STEP_SERIAL_BELOW and _settings.get_num_threads() > 1
-    return large and _settings.asked("engine") in (None, "auto")
-
-
-def _engine(inputs: _check.Inputs) -> tuple[BlasProducts, str]:
+def _engine() -> tuple[BlasProducts, str]:
     """The products to run on, and the instruction set."""
     isa = _settings.isa()
-    return (BlasProducts() if prefers_blas(inputs.x.shape[1], inputs.w_hh) else NativeProducts(isa)), isa
+    return (BlasProducts() if _settings.engine() == "blas" else NativeProducts(isa)), isa
 
 
 def rnn_forward(
@@ -105,7 +92,7 @@ def rnn_forward(
         )
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
     inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.rnn_forward(inputs, *_engine(inputs), nonlinearity, bool(reverse), bool(save))
+    return _compiled.rnn_forward(inputs, *_engine(), nonlinearity, bool(reverse), bool(save))
 
 
 def lstm_forward(
@@ -167,7 +154,7 @@ def lstm_forward(
     if _settings.engine() == "reference":
         return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save)
     inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.lstm_forward(inputs, *_engine(inputs), bool(reverse), bool(save))
+    return _compiled.lstm_forward(inputs, *_engine(), bool(reverse), bool(save))
 
 
 def gru_forward(
@@ -233,7 +220,7 @@ def gru_forward(
             x, h0, w_ih, w_hh, b_ih, b_hh, reset_after=reset_after, lengths=lengths, reverse=reverse, save=save
         )
     inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.gru_forward(inputs, *_engine(inputs), bool(reset_after), bool(reverse), bool(save))
+    return _compiled.gru_forward(inputs, *_engine(), bool(reset_after), bool(reverse), bool(save))
 
 
 def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> RNNGrads:

@@ -8,8 +8,6 @@ import pytest
 from test_layers import LAYERS, as_tuple, every_layer, states
 
 import fastrnn
-from fastrnn import _team
-from fastrnn.layers import frozen
 
 
 @every_layer
@@ -100,25 +98,6 @@ def test_bad_states(kind):
     strided = np.zeros((1, 2, 8), np.float32)[:, :, ::2]
     y, _ = fast(x, (strided, None) if kind == "lstm" else strided)
     np.testing.assert_array_equal(y, fast(x)[0])
-
-
-@every_layer
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_threads_share_sequences_and_give_the_same_bits(kind, batch_first, monkeypatch):
-    monkeypatch.setattr(_team, "SHARE_FROM", 1)
-    monkeypatch.setattr(frozen, "SHARE_FROM", 1)
-    rng = np.random.default_rng(0)
-    layer = LAYERS[kind](3, 21, num_layers=2, batch_first=batch_first, rng=1)
-    state = states(layer, 23, rng)
-    x = rng.standard_normal((23, 6, 3) if batch_first else (6, 23, 3)).astype(np.float32)
-    results = []
-    for threads in (1, 2, 5):
-        with fastrnn.config_context(engine="native", num_threads=threads):
-            y, end = layer.freeze()(x, state)
-        results.append((y, *as_tuple(end)))
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            np.testing.assert_array_equal(a, b)
 
 
 def test_many_threads_call_one_frozen_layer():

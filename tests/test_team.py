@@ -1,85 +1,156 @@
-"""Sharing a job among threads: every part once, errors told, and no thread missed after a fork."""
+"""The team of threads and how jobs are shared: all come, every way gives the same bits, and the cost model."""
 
-import itertools
 import os
 import threading
 
 import helpers
 import numpy as np
 import pytest
+from test_layers import LAYERS, as_tuple, every_layer, states
 
 import fastrnn
-from fastrnn import _team
+from fastrnn import _sharing
+from fastrnn._core import team
+from fastrnn._sharing import Sharing
+
+PATIENT = 10**9  # ns
+WAYS = ("rows", "units", "directions", "layers")
 
 
-def parts_of(size, threads, least=1, multiplications=10**9):
-    seen, lock = [], threading.Lock()
-
-    def part(start, stop):
-        with lock:
-            seen.append((start, stop))
-
-    with fastrnn.config_context(num_threads=threads):
-        _team.share(part, size, multiplications, least)
-    return sorted(seen)
+def always(monkeypatch, members, way):
+    """Share everything among so many, who will come."""
+    sharing = Sharing(members, way, PATIENT) if members > 1 else _sharing.ALONE
+    monkeypatch.setattr(_sharing, "passing", lambda *_, **__: sharing)
+    monkeypatch.setattr(_sharing, "independent", lambda *_: sharing)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 64])
-@pytest.mark.parametrize(("size", "least"), [(0, 1), (1, 1), (7, 1), (100, 6), (5, 6), (64, 6)])
-def test_parts_cover_the_whole_once(threads, size, least):
-    parts = parts_of(size, threads, least)
-    assert parts[0][0] == 0
-    assert parts[-1][1] == size
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(parts))
-    assert all(stop - start >= min(size, least) for start, stop in parts)
-    assert len(parts) <= max(1, min(threads, size // least))
+@pytest.mark.parametrize("members", [1, 2, 3, 9])
+def test_who_is_asked_comes(members):
+    assert team.gathered(members, PATIENT) == members
 
 
-def test_small_jobs_are_not_shared():
-    assert parts_of(100, 8, multiplications=_team.SHARE_FROM - 1) == [(0, 100)]
-    assert len(parts_of(100, 8, multiplications=3 * _team.SHARE_FROM)) == 3
+def test_nobody_waits_without_patience():
+    assert 1 <= team.gathered(64, 0) <= 64
 
 
-def test_an_error_in_a_part_reaches_the_caller_and_the_team_goes_on():
-    def part(start, stop):
-        if start:
-            raise KeyError(start)
+def test_who_finds_the_team_busy_works_alone():
+    sizes, together = [], threading.Barrier(8)
 
-    with fastrnn.config_context(num_threads=3), pytest.raises(KeyError):
-        _team.share(part, 9, 10**9)
-    assert len(parts_of(9, 3)) == 3
+    def call():
+        together.wait(60)
+        sizes.extend(team.gathered(2, PATIENT) for _ in range(200))
 
-
-def test_a_job_within_a_job_is_done():
-    total, lock = [], threading.Lock()
-
-    def inner(start, stop):
-        with lock:
-            total.append(stop - start)
-
-    with fastrnn.config_context(num_threads=2):
-        _team.share(lambda start, stop: _team.share(inner, stop - start, 10**9), 10, 10**9)
-    assert sum(total) == 10
-
-
-@pytest.mark.parametrize("variant", helpers.VARIANTS, ids=str)
-@pytest.mark.parametrize("ragged", [False, True])
-def test_native_gives_the_same_bits_on_any_number_of_threads(variant, ragged, monkeypatch):
-    monkeypatch.setattr(_team, "SHARE_FROM", 1)
-    problem = helpers.make(variant, 7, 23, 5, 19, np.float32, seed=1, lengths=ragged or None)
-    results = []
-    for threads in (1, 2, 3, 5):
-        with helpers.Engine("native").active(num_threads=threads):
-            results.append(helpers.run(problem))
-    for other in results[1:]:
-        helpers.assert_same_bits(results[0], other)
+    callers = [threading.Thread(target=call) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(sizes) == 1600
+    assert set(sizes) <= {1, 2}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_its_own_team():
-    assert len(parts_of(9, 3)) == 3  # the parent's workers run
+    assert team.gathered(3, PATIENT) == 3  # the parent's workers run
     child = os.fork()
     if child == 0:
-        os._exit(0 if len(parts_of(9, 3)) == 3 else 1)
+        os._exit(0 if team.gathered(3, PATIENT) == 3 else 1)
     assert os.waitpid(child, 0)[1] == 0
+    assert team.gathered(3, PATIENT) == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("variant", helpers.VARIANTS, ids=str)
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("batch", [1, 23])
+def test_a_call_gives_the_same_bits_on_any_number_of_threads(variant, ragged, batch, way, monkeypatch):
+    lengths = [6] if ragged and batch == 1 else ragged or None
+    problem = helpers.make(variant, 7, batch, 5, 83, np.float32, seed=1, lengths=lengths)
+    results = []
+    for members in (1, 2, 3, 5):
+        always(monkeypatch, members, way)
+        with helpers.Engine("native").active():
+            results.append(helpers.run(problem))
+    for other in results[1:]:
+        helpers.assert_same_bits(results[0], other)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@every_layer
+def test_a_frozen_layer_gives_the_same_bits_on_any_number_of_threads(kind, bidirectional, ragged, way, monkeypatch):
+    rng = np.random.default_rng(0)
+    # more multiplications than a call does alone whatever the cost model says (WORTH_ASKING, _core/stack.pyx)
+    layer = LAYERS[kind](40, 83, num_layers=3, bidirectional=bidirectional, batch_first=ragged, rng=1)
+    fast = layer.freeze()
+    for batch in (1, 23):
+        T = 70 if batch == 1 else 7
+        state, lengths = states(layer, batch, rng), rng.integers(1, T + 1, batch) if ragged else None
+        x = rng.standard_normal((batch, T, 40) if ragged else (T, batch, 40)).astype(np.float32)
+        results = []
+        for members in (1, 2, 3, 5):
+            always(monkeypatch, members, way)
+            with fastrnn.config_context(engine="native"):
+                y, end = fast(x, state, lengths)
+            results.append((y, *as_tuple(end)))
+        for other in results[1:]:
+            for a, b in zip(results[0], other, strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def cpus(monkeypatch):
+    """A machine of eight CPUs, and all of them asked for."""
+    monkeypatch.setattr(_sharing, "cpus", lambda: 8)
+    with fastrnn.config_context(num_threads=8):
+        yield
+
+
+def passing(T, B, H, gates=4, layers=1, directions=1):
+    return _sharing.passing(T, B, gates * H * H, 4, gates * H * H, layers, directions)
+
+
+@pytest.mark.parametrize(
+    ("job", "way"),
+    [
+        (dict(T=100, B=64, H=128), "rows"),  # enough sequences, and weights that fit a core's cache
+        (dict(T=25, B=64, H=1024), "units"),  # weights that do not
+        (dict(T=100, B=1, H=128), "units"),  # one sequence
+        (dict(T=100, B=1, H=256, gates=1), "units"),
+        (dict(T=1, B=1, H=512), "units"),  # one step
+        (dict(T=1000, B=1, H=32, layers=4), "layers"),  # steps too short to meet after
+        (dict(T=1000, B=1, H=32, directions=2), "directions"),
+    ],
+)
+def test_the_way_of_sharing(job, way, cpus):
+    assert passing(**job).way == way
+    assert passing(**job).members > 1
+
+
+@pytest.mark.parametrize("job", [dict(T=1, B=1, H=128), dict(T=1000, B=1, H=32), dict(T=1, B=4, H=32)])
+def test_what_is_not_worth_sharing(job, cpus):
+    assert passing(**job) == _sharing.ALONE
+
+
+def test_two_directions_on_two_threads_do_not_wait_for_each_other(cpus):
+    with fastrnn.config_context(num_threads=2):
+        assert passing(100, 64, 128, directions=2) == Sharing(
+            2, "directions", passing(100, 64, 128, directions=2).patience
+        )
+
+
+def test_no_more_members_than_cpus_or_than_asked_for(cpus, monkeypatch):
+    for asked in (1, 2, 5, 8, 64):
+        with fastrnn.config_context(num_threads=asked):
+            assert passing(1000, 64, 512).members == min(asked, 8)
+            assert _sharing.independent(10**12, 100).members == min(asked, 8)
+    monkeypatch.setattr(_sharing, "cpus", lambda: 1)
+    assert passing(1000, 64, 512) == _sharing.ALONE
+
+
+def test_patience_is_a_twentieth_of_the_work(cpus):
+    """At 130 multiplications a nanosecond, or 50 for one sequence, which no core here exceeds."""
+    assert passing(100, 64, 256).patience == 100 * 64 * 2 * 4 * 256**2 // 130 // 20
+    assert passing(100, 1, 256).patience == 100 * 2 * 4 * 256**2 // 50 // 20

@@ -3,6 +3,8 @@
 Only this extension module links `csrc`; the others reach the kernels through `find_table`.
 """
 
+from fastrnn._core.blas cimport real
+
 cdef extern from "fastrnn.h" nogil:
     const fr_table* const* fr_tables(int* count)
 

@@ -1,24 +1,47 @@
-# Weights as the time loops multiply with them. See matrix.pyx.
-from fastrnn._core.blas cimport gemm, real
-from fastrnn._core.kernels cimport fr_table
+# Weights as everything multiplies with them. See matrix.pyx.
+from fastrnn._core.blas cimport gemm
+from fastrnn._core.kernels cimport fr_kernels
 
 
 cdef class Matrix:
-    cdef const fr_table* table      # of the packed form; NULL: BLAS
-    cdef const void* data
+    cdef const fr_kernels* kernels  # of the packed form; NULL: BLAS
+    cdef const char* data
     cdef object owner               # of data
     cdef readonly Py_ssize_t K, N   # a (m,K) becomes c (m,N)
     cdef readonly object dtype
+    cdef Py_ssize_t itemsize
     cdef Py_ssize_t ld              # for BLAS: row stride, and whether data is (N,K) or (K,N)
     cdef bint by_output
 
 
-cdef inline void multiply(Matrix w, real* c, Py_ssize_t ldc, const real* a, Py_ssize_t lda, Py_ssize_t m,
+cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
                           bint add) noexcept nogil:
-    """c (m,N) = a (m,K) w, or c += with `add`. Row strides ldc, lda."""
-    if w.table == NULL:
-        gemm(False, w.by_output, m, w.N, w.K, a, lda, <const real*>w.data, w.ld, <real>(1 if add else 0), c, ldc)
-    elif real is float:
-        w.table.f32.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add)
+    """c (m,N) = a (m,K) w, or c += with `add`; all of w's type. Row strides ldc, lda."""
+    if w.kernels != NULL:
+        w.kernels.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add)
+    elif w.itemsize == 4:
+        gemm(False, w.by_output, m, w.N, w.K, <const float*>a, lda, <const float*>w.data, w.ld,
+             <float>(1 if add else 0), <float*>c, ldc)
     else:
-        w.table.f64.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add)
+        gemm(False, w.by_output, m, w.N, w.K, <const double*>a, lda, <const double*>w.data, w.ld,
+             <double>(1 if add else 0), <double*>c, ldc)
+
+
+# Columns are shared out in multiples of this, which every kernel's panels divide (64 floats, 32 doubles at most).
+cdef enum:
+    COLUMNS = 64
+
+
+cdef inline void multiply_columns(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
+                                  Py_ssize_t n0, Py_ssize_t n1) noexcept nogil:
+    """The columns n0 <= n < n1 of c = a w; n0 a multiple of COLUMNS, w packed."""
+    if n0 < n1:
+        w.kernels.multiply(<char*>c + n0 * w.itemsize, ldc, a, lda, w.data + n0 * w.K * w.itemsize, m, w.K, n1 - n0,
+                           False)
+
+
+cdef void* address(array) except? NULL
+
+# A member's part of c = a w: of the rows if there are enough, else of the columns.
+cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda, Py_ssize_t m, int rank,
+                        int size) noexcept nogil

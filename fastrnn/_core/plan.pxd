@@ -3,6 +3,7 @@ cdef class Plan:
     cdef readonly Py_ssize_t T, B, steps, rows
     cdef readonly bint ragged, reverse
     cdef Py_ssize_t[::1] batch_sizes, offsets, order, lengths
+    cdef Py_ssize_t[::1] until      # of sorted sequences: the rows of all up to and with each
 
     cdef inline Py_ssize_t running(self, Py_ssize_t s) noexcept nogil:
         """How many sequences are still running at step s: rows [row(s), row(s) + running(s)) belong to it."""
@@ -26,3 +27,22 @@ cdef class Plan:
         """How many rows the steps s0 <= s < s1 have."""
         cdef Py_ssize_t last = s1 - 1 if not self.reverse or self.ragged else s0
         return self.row(last) + self.running(last) - self.first_row(s0, s1)
+
+    cdef inline Py_ssize_t cut(self, int rank, int size) noexcept nogil:
+        """Where the sequences (as sorted) of a member begin, when all are shared by their rows; of `size`: B."""
+        if not self.ragged or rank == 0 or rank == size:
+            return self.B * rank // size
+        cdef Py_ssize_t low = 0, high = self.B, middle, wanted = self.rows * rank // size
+        while low < high:
+            middle = (low + high) // 2
+            if self.until[middle] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return min(low + 1, self.B)
+
+    cdef void gather(self, char* rows, const char* array, Py_ssize_t nbytes, Py_ssize_t k0, Py_ssize_t k1) noexcept nogil
+    cdef void scatter(self, char* array, Py_ssize_t stride, const char* rows, Py_ssize_t nbytes, Py_ssize_t k0,
+                      Py_ssize_t k1) noexcept nogil
+    cdef void last_rows(self, char* to, const char* rows, Py_ssize_t nbytes, Py_ssize_t stride, Py_ssize_t k0,
+                        Py_ssize_t k1) noexcept nogil

@@ -13,8 +13,6 @@ import numpy as np
 
 from libc.string cimport memcpy, memset
 
-from fastrnn._core.blas cimport real
-
 from fastrnn._core.memory import empty
 
 
@@ -37,6 +35,7 @@ cdef class Plan:
         offsets = np.zeros(self.steps + 1, dtype=np.intp)
         np.cumsum(batch_sizes, out=offsets[1:])
         self.batch_sizes, self.offsets, self.order, self.lengths = batch_sizes, offsets, order, lengths
+        self.until = np.cumsum(lengths[order])
 
     def blocks(self, max_rows=None):
         """Cut the steps into runs of at most `max_rows` rows (but a step at least): (s0, s1, slice of rows) each."""
@@ -55,7 +54,12 @@ cdef class Plan:
         if not self.ragged:
             return array.reshape(self.rows, array.shape[2])
         rows = empty((self.rows, array.shape[2]), array.dtype)
-        _gather(self, rows, array)
+        cdef Py_ssize_t nbytes = array.shape[2] * array.itemsize
+        cdef char* to = <char*><size_t>rows.ctypes.data
+        array = np.ascontiguousarray(array)
+        cdef const char* source = <const char*><size_t>array.ctypes.data
+        with nogil:
+            self.gather(to, source, nbytes, 0, self.B)
         return rows
 
     def unpack(self, rows):
@@ -63,7 +67,12 @@ cdef class Plan:
         if not self.ragged:
             return rows.reshape(self.T, self.B, rows.shape[1])
         array = empty((self.T, self.B, rows.shape[1]), rows.dtype)
-        _scatter(self, array, rows)
+        cdef Py_ssize_t nbytes = rows.shape[1] * rows.itemsize
+        cdef char* to = <char*><size_t>array.ctypes.data
+        rows = np.ascontiguousarray(rows)
+        cdef const char* source = <const char*><size_t>rows.ctypes.data
+        with nogil:
+            self.scatter(to, nbytes, source, nbytes, 0, self.B)
         return array
 
     def sort(self, state):
@@ -76,6 +85,16 @@ cdef class Plan:
             return state
         result = np.empty_like(state)
         result[np.asarray(self.order)] = state
+        return result
+
+    def sort_states(self, states):
+        """As `sort`, for those of several layers (layers, B, H)."""
+        return np.take(states, self.order, axis=1)
+
+    def unsort_states(self, states):
+        """The way back from `sort_states`."""
+        result = np.empty_like(states)
+        result[:, np.asarray(self.order)] = states
         return result
 
     def last(self, rows, state):
@@ -100,32 +119,32 @@ cdef class Plan:
         elif N:
             out[B:], out[:B] = rows[:N - B], state
 
-
-def _gather(Plan plan, real[:, ::1] rows, const real[:, :, ::1] array):
-    """Packed rows from the padded array."""
-    cdef Py_ssize_t s, t, k, b, length, width = array.shape[2], nbytes = width * sizeof(real)
-    if width == 0 or plan.B == 0:
-        return
-    with nogil:
-        for k in range(plan.B):
-            b = plan.order[k]
-            length = plan.lengths[b]
+    cdef void gather(self, char* rows, const char* array, Py_ssize_t nbytes, Py_ssize_t k0, Py_ssize_t k1) noexcept nogil:
+        """Rows of `nbytes` from the padded array, for the sequences k0 <= k < k1 (as sorted)."""
+        cdef Py_ssize_t s, t, k, length
+        for k in range(k0, k1):
+            length = self.lengths[self.order[k]]
             for s in range(length):
-                t = length - 1 - s if plan.reverse else s
-                memcpy(&rows[plan.offsets[s] + k, 0], &array[t, b, 0], nbytes)
+                t = length - 1 - s if self.reverse else s
+                memcpy(rows + (self.offsets[s] + k) * nbytes, array + (t * self.B + self.order[k]) * nbytes, nbytes)
 
-
-def _scatter(Plan plan, real[:, :, ::1] array, const real[:, ::1] rows):
-    """The padded array from packed rows, with zeros where no sequence is."""
-    cdef Py_ssize_t s, t, k, b, length, width = array.shape[2], nbytes = width * sizeof(real)
-    if width == 0 or plan.B == 0:
-        return
-    with nogil:
-        for k in range(plan.B):
-            b = plan.order[k]
-            length = plan.lengths[b]
+    cdef void scatter(self, char* array, Py_ssize_t stride, const char* rows, Py_ssize_t nbytes, Py_ssize_t k0,
+                      Py_ssize_t k1) noexcept nogil:
+        """Into the padded array, whose rows are `stride` bytes apart, with zeros where no sequence is."""
+        cdef Py_ssize_t s, t, k, length
+        for k in range(k0, k1):
+            length = self.lengths[self.order[k]]
             for s in range(length):
-                t = length - 1 - s if plan.reverse else s
-                memcpy(&array[t, b, 0], &rows[plan.offsets[s] + k, 0], nbytes)
-            for t in range(length, plan.T):
-                memset(&array[t, b, 0], 0, nbytes)
+                t = length - 1 - s if self.reverse else s
+                memcpy(array + (t * self.B + self.order[k]) * stride, rows + (self.offsets[s] + k) * nbytes, nbytes)
+            for t in range(length, self.T):
+                memset(array + (t * self.B + self.order[k]) * stride, 0, nbytes)
+
+    cdef void last_rows(self, char* to, const char* rows, Py_ssize_t nbytes, Py_ssize_t stride, Py_ssize_t k0,
+                        Py_ssize_t k1) noexcept nogil:
+        """Each sequence's last row, k0 <= k < k1 (as sorted); nothing for an empty one."""
+        cdef Py_ssize_t k, steps
+        for k in range(k0, k1):
+            steps = self.lengths[self.order[k]] if self.ragged else self.steps
+            if steps:
+                memcpy(to + k * nbytes, rows + (self.row(steps - 1) + k) * stride, nbytes)

@@ -1,230 +1,466 @@
-"""A stack of frozen layers in one compiled call: a step of a stream, or whole sequences. No Python between the layers.
+"""A stack of frozen layers: whole sequences in one compiled call, and streams step by step. No Python in between.
 
-For one direction and dense batches; the results are those of the cells' time loops, to the bit. Everything else goes
-by `fastrnn._compiled`.
+Inside a call each direction of each layer is a `Layer`; they are chained by attributes, for C code without the
+interpreter's lock can follow an attribute and cannot take from a list.
+
+What lies where in a pass: a layer reads a padded array (T,B,width) and fills another one (T,B,D*H), each direction its
+own columns. Dense sequences are worked on in place. Ragged ones are gathered into packed rows (plan.pyx) before a
+direction and scattered after it.
 """
 import numpy as np
 
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
-from fastrnn._core.blas cimport real
-from fastrnn._core.kernels cimport (find_table, fr_table, gru_gates, gru_reset, gru_update, lstm_gates, rnn_gates)
-from fastrnn._core.matrix cimport Matrix, multiply
+from fastrnn._core.cell cimport Cell, Sequence, advance, walk
+from fastrnn._core.kernels cimport FR_LSTM, fr_step
+from fastrnn._core.matrix cimport Matrix, multiply, multiply_part
+from fastrnn._core.plan cimport Plan
+from fastrnn._core.team cimport (Work, await_, cut, flush, fr_barrier, fr_progress, meet, restore, run, tell)
 
 from fastrnn._core.matrix import aligned
+from fastrnn._core.memory import empty
 
-cdef enum Cell:
-    RNN_TANH
-    RNN_RELU
-    LSTM
-    GRU_AFTER
-    GRU_BEFORE
-
-CELLS = {"rnn-tanh": RNN_TANH, "rnn-relu": RNN_RELU, "lstm": LSTM, "gru-after": GRU_AFTER, "gru-before": GRU_BEFORE}
-
-
-cdef class Weights:
-    """One layer's weights, prepared; never changed, so any number of threads may use them.
-
-    Parameters
-    ----------
-    cell : str
-        A key of `CELLS`.
-    w_ih, w_hh, w_n : Matrix
-        As the time loops take them; w_n for the GRU with the reset before the product, else None.
-    bias : array
-        As the cell's gate function takes it.
-    """
-    cdef Cell cell
-    cdef Matrix w_ih, w_hh, w_n
-    cdef Py_ssize_t I, H, G     # G: all gates together
-    cdef readonly object bias
-    cdef const void* bias_data
-
-    def __init__(self, str cell, Matrix w_ih, Matrix w_hh, w_n, bias):
-        self.cell, self.w_ih, self.w_hh, self.w_n, self.bias = CELLS[cell], w_ih, w_hh, w_n, bias
-        self.I, self.H, self.G = w_ih.K, w_hh.K, w_ih.N
-        self.bias_data = address(bias)
+cdef enum:
+    MOST_LAYERS = 64        # that follow one another
 
 
 cdef class Layer:
-    """A layer of a stream: its weights, state and scratch."""
-    cdef Weights weights
+    """
+    One direction of one layer; never changed, so any number of threads may use it.
+
+    Parameters
+    ----------
+    w_ih : Matrix
+        Packed or for BLAS, as the cell is.
+    cell : Cell
+    other : Layer or None
+        Its reverse direction.
+    """
+    cdef Matrix w_ih
+    cdef Cell cell
+    cdef Layer other, above
+
+    def __init__(self, Matrix w_ih, Cell cell, Layer other=None):
+        self.w_ih, self.cell, self.other = w_ih, cell, other
+
+
+cdef class Stack:
+    """
+    The layers of a frozen object, chained.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        From the first up, forward directions.
+    """
+    cdef Layer first
+    cdef readonly Py_ssize_t L, D, H, I, itemsize, weights
+    cdef Py_ssize_t G
+    cdef bint has_c
+    cdef char* format
+    cdef object dtype
+
+    def __init__(self, list layers, dtype):
+        cdef Layer layer, below = None
+        self.first, self.L, self.dtype = layers[0], len(layers), dtype
+        self.D = 1 if self.first.other is None else 2
+        self.H, self.G, self.I = self.first.cell.H, self.first.cell.G, self.first.w_ih.K
+        self.itemsize, self.has_c = self.first.cell.itemsize, self.first.cell.kind == FR_LSTM
+        for layer in layers:
+            self.weights += self.D * layer.w_ih.N * (layer.w_ih.K + self.H)
+            if below is not None:
+                below.above = layer
+            below = layer
+
+    def run(self, x, state, plans, out, sharing):
+        """
+        Run whole sequences.
+
+        Parameters
+        ----------
+        x : array (T,B,I)
+        state : array (L*D,B,H), for an LSTM a tuple of two, or None for zeros
+            As the plan sorts them.
+        plans : tuple of two Plan, or None
+            For both directions, of ragged sequences; None: dense.
+        out : array (T,B,D*H) or None
+            Where to put y.
+        sharing : callable
+            Of T and B: a `_sharing.Sharing`. Asked for work worth it only.
+
+        Returns
+        -------
+        tuple or None
+            y and the final state, as sorted. None where an argument is not a plain array, C-contiguous and of the
+            layers' type and shape: nothing has been done then.
+        """
+        cdef:
+            _Pass job = _Pass()
+            Py_buffer view
+            Py_ssize_t T, B
+            int members = 1
+            long patience = 0
+        if not take(&view, x, self.itemsize, 3, False):
+            return None
+        T, B = view.shape[0], view.shape[1]
+        if view.shape[2] != self.I:
+            PyBuffer_Release(&view)
+            return None
+        try:
+            y = empty((T, B, self.D * self.H), self.dtype) if out is None else out
+            final = self.begin_state(job, state, B)
+            if final is None or not job.set_y(y, T, B, self.D * self.H, self.itemsize):
+                return None
+            job.x, job.T, job.B, job.stack, job.first = <const char*>view.buf, T, B, self, self.first
+            job.groups, job.way = 1, ROWS
+            if plans is not None:
+                job.ragged, (job.plan, job.plan_back) = True, plans
+            else:
+                job.plan = Plan(T, B, None, False)
+                if self.D == 2:
+                    job.plan_back = Plan(T, B, None, True)
+            if T * B * self.weights >= WORTH_ASKING:
+                how = sharing(T, B)
+                members, patience, job.way = how.members, how.patience, WAYS[how.way]
+                if job.way == LAYERS and (job.ragged or self.D == 2 or self.L > MOST_LAYERS):
+                    members = 1
+                if job.way == LAYERS:
+                    job.groups = members
+                elif self.D == 2 and members > 1:
+                    job.groups = 2
+            if T and B and self.H:
+                job.allocate()
+                with nogil:
+                    run(job, members, patience)
+        finally:
+            PyBuffer_Release(&view)
+        return y, final if self.has_c else final[0]
+
+    cdef begin_state(self, _Pass job, state, Py_ssize_t B):
+        """The arrays of the final state, which begin as the initial one; None if `state` is not plain."""
+        cdef Py_buffer view
+        cdef Py_ssize_t nbytes = self.L * self.D * B * self.H * self.itemsize
+        cdef int k
+        if state is not None and self.has_c and (type(state) is not tuple or len(state) != 2):
+            return None
+        arrays = []
+        for k in range(2 if self.has_c else 1):
+            array = np.empty((self.L * self.D, B, self.H), self.dtype)
+            arrays.append(array)
+            take(&view, array, self.itemsize, 3, True)
+            job.states[k] = <char*>view.buf
+            PyBuffer_Release(&view)  # the array stays
+            if state is None:
+                memset(job.states[k], 0, nbytes)
+                continue
+            part = state[k] if self.has_c else state
+            if not take(&view, part, self.itemsize, 3, False):
+                return None
+            fits = view.shape[0] == self.L * self.D and view.shape[1] == B and view.shape[2] == self.H
+            if fits:
+                memcpy(job.states[k], view.buf, nbytes)
+            PyBuffer_Release(&view)
+            if not fits:
+                return None
+        return tuple(arrays)
+
+
+cdef bint take(Py_buffer* view, array, Py_ssize_t itemsize, int ndim, bint writable):
+    """A view of a C-contiguous array of native floats of this size, to be released; False, and no view, for others."""
+    cdef Py_ssize_t stride = itemsize
+    cdef char code = c"f" if itemsize == 4 else c"d"
+    cdef int axis
+    try:
+        PyObject_GetBuffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
+    except (TypeError, ValueError, BufferError):
+        return False
+    cdef bint fits = view.ndim == ndim and view.itemsize == itemsize and view.format != NULL
+    fits = fits and view.format[0] == code and view.format[1] == 0
+    if fits:
+        for axis in range(ndim - 1, -1, -1):
+            if view.strides[axis] != stride and view.shape[axis] > 1:
+                fits = False
+            stride *= view.shape[axis]
+    if not fits:
+        PyBuffer_Release(view)
+    return fits
+
+
+cdef enum Way:
+    ROWS
+    UNITS
+    DIRECTIONS
+    LAYERS
+
+WAYS = {"rows": ROWS, "units": UNITS, "directions": DIRECTIONS, "layers": LAYERS}
+
+cdef enum:
+    WORTH_ASKING = 1000000      # multiplications; see _sharing.py
+    BLOCK_BYTES = 512 * 1024    # of gates, made at a time: half of a core's own cache
+    FOLLOWING = 16              # blocks at least where layers follow one another
+
+
+cdef class _Pass(Work):
+    """One call of a stack. A group is the members who share a direction (or, by layers, one member) and their scratch."""
+    cdef Stack stack
+    cdef Layer first
+    cdef Plan plan, plan_back
+    cdef Py_ssize_t T, B, block
+    cdef bint ragged
+    cdef Way way
+    cdef int groups
+    cdef const char* x
+    cdef char* y
+    cdef char* states[2]        # h, c: (L*D,B,H): in and out
+    cdef char* memory
+    cdef char* gates            # of each group: a block of rows
+    cdef char* extra            # of each group: (B,H)
+    cdef char* h0               # of each group: (B,H)
+    cdef char* packed_x         # of each group, ragged: rows
+    cdef char* packed_h
+    cdef char* between          # of each layer but the last; padded
+    cdef Py_ssize_t gates_size, state_size, packed_x_size, packed_h_size, between_size
+    cdef fr_barrier barrier[2]  # of each group
+    cdef fr_barrier everybody
+    cdef fr_progress progress[MOST_LAYERS]
+
+    def __dealloc__(self):
+        free(self.memory)
+
+    cdef bint set_y(self, y, Py_ssize_t T, Py_ssize_t B, Py_ssize_t width, Py_ssize_t itemsize):
+        cdef Py_buffer view
+        if not take(&view, y, itemsize, 3, True):
+            return False
+        self.y = <char*>view.buf
+        cdef bint fits = view.shape[0] == T and view.shape[1] == B and view.shape[2] == width
+        PyBuffer_Release(&view)  # the caller holds the array
+        return fits
+
+    cdef allocate(self):
+        """One piece of memory for all scratch, each part at a 64-byte boundary."""
+        cdef:
+            Stack stack = self.stack
+            Py_ssize_t rows = self.plan.rows, item = stack.itemsize, width = max(stack.I, stack.D * stack.H), size
+            Py_ssize_t step = self.B * stack.G * item
+        self.block = max(1, BLOCK_BYTES // step)
+        if self.way == LAYERS:
+            self.block = max(1, min(self.block, self.T // FOLLOWING))
+        self.block = min(self.block, self.plan.steps)
+        self.gates_size = padded(min(rows, self.block * self.B) * stack.G * item)
+        self.state_size = padded(self.B * stack.H * item)
+        self.packed_x_size = padded(rows * width * item) if self.ragged else 0
+        self.packed_h_size = padded(rows * stack.H * item) if self.ragged else 0
+        self.between_size = padded(self.T * self.B * stack.D * stack.H * item)
+        size = self.groups * (self.gates_size + 2 * self.state_size + self.packed_x_size + self.packed_h_size)
+        size += (stack.L - 1) * self.between_size
+        self.memory = <char*>malloc(size + 64)
+        if self.memory == NULL:
+            raise MemoryError(f"{size} bytes")
+        self.gates = <char*>((<size_t>self.memory + 63) & ~<size_t>63)
+        self.extra = self.gates + self.groups * self.gates_size
+        self.h0 = self.extra + self.groups * self.state_size
+        self.packed_x = self.h0 + self.groups * self.state_size
+        self.packed_h = self.packed_x + self.groups * self.packed_x_size
+        self.between = self.packed_h + self.groups * self.packed_h_size
+
+    cdef const char* input(self, int k) noexcept nogil:
+        return self.x if k == 0 else self.between + (k - 1) * self.between_size
+
+    cdef char* output(self, int k) noexcept nogil:
+        return self.y if k == self.stack.L - 1 else self.between + k * self.between_size
+
+    cdef void part(self, int rank, int size) noexcept nogil:
+        if self.way == LAYERS and size > 1:
+            self.follow(self.first, 0, rank, size)
+        else:
+            self.climb(self.first, 0, rank, size)
+
+    cdef void climb(self, Layer layer, int k, int rank, int size) noexcept nogil:
+        """This layer, all members in it, and those above."""
+        if layer.other is None:
+            self.direction(layer, self.plan, self.stack, k, 0, 0, rank, size)
+        elif size == 1:
+            self.direction(layer, self.plan, self.stack, k, 0, 0, 0, 1)
+            self.direction(layer.other, self.plan_back, self.stack, k, 1, 0, 0, 1)
+        elif rank % 2 == 0:  # members 0 2 4 .. forward, 1 3 5 .. backward
+            self.direction(layer, self.plan, self.stack, k, 0, 0, rank // 2, (size + 1) // 2)
+        else:
+            self.direction(layer.other, self.plan_back, self.stack, k, 1, 1, rank // 2, size // 2)
+        if layer.above is not None:
+            meet(&self.everybody, size)
+            self.climb(layer.above, k + 1, rank, size)
+
+    cdef void direction(self, Layer layer, Plan plan, Stack stack, int k, int d, int group, int rank,
+                        int size) noexcept nogil:
+        """Direction d of layer k, by the members of a group."""
+        cdef:
+            Py_ssize_t item = stack.itemsize, H = stack.H, width = layer.w_ih.K, state = self.B * H * item, s0 = 0
+            Py_ssize_t k0 = plan.cut(rank, size), k1 = plan.cut(rank + 1, size)
+            const char* rows = self.input(k)
+            char* out = self.output(k) + d * H * item
+            char* h_n = self.states[0] + (k * stack.D + d) * state
+            char* h0 = self.h0 + group * self.state_size
+            fr_barrier* barrier = &self.barrier[group if self.way != LAYERS else 0]
+            Sequence q
+        self.begin(&q, layer.cell, k, d, group)
+        memcpy(h0 + k0 * H * item, h_n + k0 * H * item, (k1 - k0) * H * item)
+        if self.ragged:
+            rows = self.packed_x + group * self.packed_x_size
+            plan.gather(<char*>rows, self.input(k), width * item, k0, k1)
+            q.h, q.ldh = self.packed_h + group * self.packed_h_size, H
+        else:
+            q.h, q.ldh = out, stack.D * H
+        meet(barrier, size)
+        while s0 < plan.steps:
+            self.steps(layer, plan, &q, rows, s0, min(s0 + self.block, plan.steps), rank, size, barrier)
+            s0 += self.block
+        if self.ragged:
+            plan.scatter(out, stack.D * H * item, q.h, H * item, k0, k1)
+        plan.last_rows(h_n, q.h, H * item, q.ldh * item, k0, k1)
+        meet(barrier, size)
+
+    cdef void begin(self, Sequence* q, Cell cell, int k, int d, int group) noexcept nogil:
+        memset(q, 0, sizeof(Sequence))
+        q.gates = self.gates + group * self.gates_size
+        q.extra = self.extra + group * self.state_size
+        q.h0 = self.h0 + group * self.state_size
+        if cell.kind == FR_LSTM:
+            q.c = self.states[1] + (k * self.stack.D + d) * self.B * cell.H * cell.itemsize
+            q.c0 = q.c
+
+    cdef void steps(self, Layer layer, Plan plan, Sequence* q, const char* x, Py_ssize_t s0, Py_ssize_t s1, int rank,
+                    int size, fr_barrier* barrier) noexcept nogil:
+        """A block of steps: the input's part of the gates, then the time loop."""
+        q.base = plan.first_row(s0, s1)
+        multiply_part(layer.w_ih, q.gates, layer.w_ih.N, x + q.base * layer.w_ih.K * layer.w_ih.itemsize,
+                      layer.w_ih.K, plan.count(s0, s1), rank, size)
+        meet(barrier, size)
+        if self.way == UNITS:
+            walk(layer.cell, plan, q, s0, s1, 0, self.B, rank, size, barrier)
+        else:
+            walk(layer.cell, plan, q, s0, s1, plan.cut(rank, size), plan.cut(rank + 1, size), 0, 1, NULL)
+            meet(barrier, size)
+
+    cdef void follow(self, Layer layer, int k, int rank, int size) noexcept nogil:
+        """Layers rank, rank + size, .. of dense sequences of one direction, each a block behind the one below."""
+        if k % size == rank:
+            self.follow_below(layer, self.plan, k, rank)
+        if layer.above is not None:
+            self.follow(layer.above, k + 1, rank, size)
+
+    cdef void follow_below(self, Layer layer, Plan plan, int k, int rank) noexcept nogil:
+        cdef:
+            Py_ssize_t s0 = 0, done = 0, state = self.B * layer.cell.H * layer.cell.itemsize
+            char* h_n = self.states[0] + k * state
+            Sequence q
+        self.begin(&q, layer.cell, k, 0, rank)
+        q.h, q.ldh = self.output(k), layer.cell.H
+        memcpy(self.h0 + rank * self.state_size, h_n, state)
+        while s0 < plan.steps:
+            done += 1
+            if k:
+                await_(&self.progress[k - 1], done)
+            self.steps(layer, plan, &q, self.input(k), s0, min(s0 + self.block, plan.steps), 0, 1, NULL)
+            tell(&self.progress[k], done)
+            s0 += self.block
+        plan.last_rows(h_n, q.h, layer.cell.H * layer.cell.itemsize, layer.cell.H * layer.cell.itemsize, 0, self.B)
+
+
+cdef Py_ssize_t padded(Py_ssize_t nbytes) noexcept nogil:
+    return (nbytes + 63) & ~<Py_ssize_t>63
+
+
+# --- streams ----------------------------------------------------------------------------------------------------------
+
+cdef class _Fed:
+    """A layer of a stream: its state and scratch."""
+    cdef Layer layer
     cdef Py_ssize_t B
     cdef void* gates
-    cdef void* scratch      # (B,3H)
+    cdef void* extra
+    cdef void* product      # (B,G): scratch of the blas engine
     cdef void* c
     cdef void* h[2]         # h[now] is the state, the other one is where the next goes
     cdef int now
     cdef tuple owners
-    cdef readonly list states   # [[h, the other h], c]
+    cdef list states        # [[h, the other h], c]
 
-    def __init__(self, Weights weights, Py_ssize_t batch_size):
-        self.weights, self.B = weights, batch_size
-        dtype = weights.bias.dtype
+    def __init__(self, Layer layer, Py_ssize_t batch_size, dtype):
+        self.layer, self.B = layer, batch_size
 
         def zeros(width):
             array = aligned(batch_size * width, dtype)
             array[:] = 0
             return array.reshape(batch_size, width)
 
-        H = weights.H
-        gates, scratch = zeros(weights.G), zeros(3 * H)
-        h = [zeros(H), zeros(H)]
-        c = zeros(H)
-        self.states = [h, c] if weights.cell == LSTM else [h]
-        self.owners = gates, scratch, c
-        self.gates, self.scratch, self.c = address(gates), address(scratch), address(c)
+        H, G = layer.cell.H, layer.cell.G
+        gates, extra, product, c, h = zeros(G), zeros(H), zeros(G), zeros(H), [zeros(H), zeros(H)]
+        self.states = [h, c] if layer.cell.kind == FR_LSTM else [h]
+        self.owners = gates, extra, product, c
+        self.gates, self.extra, self.product, self.c = address(gates), address(extra), address(product), address(c)
         self.h[0], self.h[1] = address(h[0]), address(h[1])
 
-    @property
-    def state(self):
-        """The arrays of the state, to read and to write: [h] or [h, c]."""
-        return [self.states[0][self.now], *self.states[1:]]
+    cdef const void* step(self, const void* x) noexcept nogil:
+        """Take a step; where the new state is."""
+        cdef fr_step s
+        memset(&s, 0, sizeof(s))
+        s.h, s.h_prev, s.c, s.c_prev = self.h[1 - self.now], self.h[self.now], self.c, self.c
+        s.gates, s.extra, s.bias = self.gates, self.extra, self.layer.cell.bias
+        s.B, s.H, s.ldh, s.ld_prev = self.B, self.layer.cell.H, self.layer.cell.H, self.layer.cell.H
+        multiply(self.layer.w_ih, self.gates, self.layer.w_ih.N, x, self.layer.w_ih.K, self.B, False)
+        advance(self.layer.cell, &s, <char*>self.product, 0, 1, NULL, self.now)
+        self.now = 1 - self.now
+        return s.h
 
 
 cdef void* address(array) except NULL:
     return <void*><size_t>array.ctypes.data
 
 
-cdef void advance(Weights w, const fr_table* table, real* h_next, real* c, real* gates, real* scratch, const real* h,
-                  Py_ssize_t B) noexcept nogil:
-    """A step from where the gates (B,G) hold the input's part. c is changed in place, scratch is (B,3H)."""
-    cdef:
-        Py_ssize_t H = w.H, G = w.G
-        const real* bias = <const real*>w.bias_data
-    if w.cell == LSTM:
-        multiply(w.w_hh, gates, G, h, H, B, True)
-        lstm_gates(table, gates, c, h_next, c, bias, B, H)
-    elif w.cell == GRU_AFTER:
-        multiply(w.w_hh, scratch, G, h, H, B, False)
-        gru_gates(table, gates, <real*>NULL, h_next, scratch, h, bias, B, H)
-    elif w.cell == GRU_BEFORE:
-        multiply(w.w_hh, gates, G, h, H, B, True)
-        gru_reset(table, gates, scratch, h, bias, B, H)
-        multiply(w.w_n, gates + 2 * H, G, scratch, H, B, True)
-        gru_update(table, gates, h_next, h, bias, B, H)
-    else:
-        multiply(w.w_hh, gates, G, h, H, B, True)
-        rnn_gates(table, h_next, gates, bias, B, H, w.cell == RNN_RELU)
-
-
-cdef const real* step_layer(Layer layer, const fr_table* table, const real* x) noexcept nogil:
-    """Take a step of a stream; where the new state is."""
-    cdef:
-        real* gates = <real*>layer.gates
-        real* h_next = <real*>layer.h[1 - layer.now]
-    multiply(layer.weights.w_ih, gates, layer.weights.G, x, layer.weights.I, layer.B, False)
-    advance(layer.weights, table, h_next, <real*>layer.c, gates, <real*>layer.scratch,
-            <const real*>layer.h[layer.now], layer.B)
-    layer.now = 1 - layer.now
-    return h_next
-
-
 cdef class Stepper:
-    """A stack of `Layer`s of one float type, fed step by step."""
-    cdef const fr_table* table
-    cdef readonly list layers
-    cdef readonly Py_ssize_t B, I
-    cdef bint single
-
-    def __init__(self, str isa, list layers, dtype):
-        self.table, self.layers = find_table(isa), layers
-        self.B, self.I = (<Layer>layers[0]).B, (<Layer>layers[0]).weights.I
-        self.single = dtype == np.float32
-
-    def step(self, x):
-        """The last layer's new state for x (B,I); None when x is not a C-contiguous (B,I) array of the float type."""
-        cdef const float[:, ::1] xf
-        cdef const double[:, ::1] xd
-        cdef Layer layer
-        cdef const float* f = NULL
-        cdef const double* d = NULL
-        try:
-            if self.single:
-                xf = x
-                if xf.shape[0] != self.B or xf.shape[1] != self.I:
-                    return None
-                f = &xf[0, 0]
-            else:
-                xd = x
-                if xd.shape[0] != self.B or xd.shape[1] != self.I:
-                    return None
-                d = &xd[0, 0]
-        except (TypeError, ValueError):
-            return None
-        for layer in self.layers:
-            with nogil:
-                if self.single:
-                    f = step_layer(layer, self.table, f)
-                else:
-                    d = step_layer(layer, self.table, d)
-        return layer.states[0][layer.now]
-
-
-cdef void run_layer(Weights w, const fr_table* table, real* y, real* h_n, real* c, real* gates, real* scratch,
-                    const real* x, const real* h0, Py_ssize_t T, Py_ssize_t B, Py_ssize_t block) noexcept nogil:
-    """A layer over T steps, `block` of them at a time: gates is (block*B, G). c holds c0 and gets c_n."""
-    cdef:
-        Py_ssize_t H = w.H, t, t0 = 0, steps
-        const real* h = h0
-    while t0 < T:
-        steps = min(block, T - t0)
-        multiply(w.w_ih, gates, w.G, x + t0 * B * w.I, w.I, steps * B, False)
-        for t in range(t0, t0 + steps):
-            advance(w, table, y + t * B * H, c, gates + (t - t0) * B * w.G, scratch, h, B)
-            h = y + t * B * H
-        t0 += steps
-    memcpy(h_n, h, B * H * sizeof(real))
-
-
-def run(str isa, list layers, const real[:, :, ::1] x, list states, real[:, :, ::1] y, Py_ssize_t block_bytes):
     """
-    Run a stack over dense sequences.
+    A stack fed step by step.
 
     Parameters
     ----------
-    isa : str
-    layers : list of Weights
-    x : array (T,B,I)
-    states : list of array (layers,B,H)
-        h, for an LSTM also c: the initial states, overwritten with the final ones.
-    y : array (T,B,H)
-        Filled with the last layer's states.
-    block_bytes : int
-        About how much memory the gates of a block of steps may take.
+    layers : list of Layer
+        Of one direction.
+    batch_size : int
+    dtype : dtype
     """
-    cdef:
-        const fr_table* table = find_table(isa)
-        Py_ssize_t T = x.shape[0], B = x.shape[1], H = y.shape[2], n = len(layers), k, G = 0, block
-        real[:, :, ::1] h = states[0]
-        real[:, :, ::1] c = states[len(states) - 1]     # untouched unless the cell has one
-        Weights w
-        real* scratch
-        real* between
-        const real* source = &x[0, 0, 0]
-        real* target
-    if T == 0 or B == 0:
-        return
-    for w in layers:
-        G = max(G, w.G)
-    block = min(T, max(1, block_bytes // (B * G * <Py_ssize_t>sizeof(real))))
-    # gates, scratch, a copy of h0, and where there are several layers two sequences for what passes between them
-    scratch = <real*>malloc((block * B * G + 4 * B * H + (2 * T * B * H if n > 1 else 0)) * sizeof(real) + 64)
-    if scratch == NULL:
-        raise MemoryError()
-    cdef real* gates = <real*>((<size_t>scratch + 63) & ~<size_t>63)
-    cdef real* rest = gates + block * B * G
-    cdef real* h0 = rest + 3 * B * H
-    between = h0 + B * H
-    try:
-        for k in range(n):
-            w = layers[k]
+    cdef list layers
+    cdef readonly Py_ssize_t B, I
+    cdef Py_ssize_t itemsize
+
+    def __init__(self, list layers, Py_ssize_t batch_size, dtype):
+        self.layers = [_Fed(layer, batch_size, dtype) for layer in layers]
+        self.B, self.I, self.itemsize = batch_size, (<Layer>layers[0]).w_ih.K, dtype.itemsize
+
+    @property
+    def states(self):
+        """The arrays of each layer's state, to read and to write: [h] or [h, c]."""
+        cdef _Fed fed
+        return [[fed.states[0][fed.now], *fed.states[1:]] for fed in self.layers]
+
+    def step(self, x):
+        """The last layer's new state for x (B,I); None when x is not a C-contiguous (B,I) array of the float type."""
+        cdef:
+            Py_buffer view
+            _Fed fed
+            const void* rows
+            unsigned long long mode
+        if not take(&view, x, self.itemsize, 2, False):
+            return None
+        if view.shape[0] != self.B or view.shape[1] != self.I:
+            PyBuffer_Release(&view)
+            return None
+        rows = view.buf
+        mode = flush()
+        for fed in self.layers:
             with nogil:
-                target = &y[0, 0, 0] if k == n - 1 else between + (k % 2) * T * B * H
-                memcpy(h0, &h[k, 0, 0], B * H * sizeof(real))
-                run_layer(w, table, target, &h[k, 0, 0], &c[k, 0, 0], gates, rest, source, h0, T, B, block)
-                source = target
-    finally:
-        free(scratch)
+                rows = fed.step(rows)
+        restore(mode)
+        PyBuffer_Release(&view)
+        return fed.states[0][fed.now]

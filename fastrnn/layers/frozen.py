@@ -8,34 +8,33 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _check, _settings
-from fastrnn._blas_threads import STEP_SERIAL_BELOW
-from fastrnn._compiled import BLOCK_BYTES, bias_sum, gru_bias
+from fastrnn import _check, _settings, _sharing
+from fastrnn._compiled import bias_sum, gru_bias
 from fastrnn._core import stack
-from fastrnn._core.memory import empty
-from fastrnn._products import ROWS, BlasProducts, PreparedProducts
-from fastrnn._team import SHARE_FROM, share
-from fastrnn.functional import prefers_blas
+from fastrnn._core.cell import Cell
+from fastrnn._core.matrix import Matrix
+from fastrnn._core.plan import Plan
+from fastrnn._products import BlasProducts
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.module import positive_int
 
 
-def _stack_weights(layer: RecurrentLayer, products: BlasProducts) -> list[stack.Weights]:
-    """The weights of a layer of one direction as `_core.stack` takes them."""
+def _stack_layers(layer: RecurrentLayer, isa: str, packed: bool) -> list[stack.Layer]:
+    """The layers as `_core.stack` takes them: forward directions, which know their reverse ones."""
     options = {"rnn": "nonlinearity", "gru": "reset_after"}
-    cell = layer.cell
-    if cell in options:
-        value = getattr(layer, options[cell])
-        cell += f"-{value}" if cell == "rnn" else "-after" if value else "-before"
+    kind = layer.cell
+    if kind in options:
+        value = getattr(layer, options[kind])
+        kind += f"-{value}" if kind == "rnn" else "-after" if value else "-before"
     result = []
     for k in range(layer.num_layers):
-        w_ih, w_hh, b_ih, b_hh = layer._weights(f"_l{k}")
-        bias = (gru_bias if layer.cell == "gru" else bias_sum)(b_ih, b_hh, w_hh)
-        parts = [w_hh]
-        if cell == "gru-before":
-            parts = [w_hh[: 2 * layer.hidden_size], w_hh[2 * layer.hidden_size :]]
-        matrices = [products.recurrent(w, 1, 1) for w in (w_ih, *parts)]
-        result.append(stack.Weights(cell, *matrices, *[None] * (3 - len(matrices)), bias))
+        direction = None
+        for suffix in reversed(layer._suffixes(k)):
+            w_ih, w_hh, b_ih, b_hh = layer._weights(suffix)
+            bias = (gru_bias if layer.cell == "gru" else bias_sum)(b_ih, b_hh, w_hh)
+            cell = Cell(kind, isa, bias, w_hh) if packed else BlasProducts().cell(kind, isa, w_hh, bias, 1, 1)
+            direction = stack.Layer(Matrix(w_ih, isa=isa if packed else None), cell, direction)
+        result.append(direction)
     return result
 
 
@@ -43,12 +42,14 @@ class _Prepared:
     """A frozen layer's weights, packed for an instruction set."""
 
     def __init__(self, layer: RecurrentLayer, isa: str):
-        weights = [w for w in layer.params.values() if w.ndim == 2]
-        self.size = sum(w.size for w in weights)
-        self.products = PreparedProducts(isa, weights)
-        self.stack = None if layer.bidirectional else _stack_weights(layer, self.products)
-        # Chosen here and not by each call, which would take it a microsecond.
-        self.run = stack.run["float" if layer.dtype == np.float32 else "double"]
+        self.layers = _stack_layers(layer, isa, packed=True)
+        self.stack = stack.Stack(self.layers, layer.dtype)
+        w_ih, w_hh = layer.params["weight_ih_l0"], layer.params["weight_hh_l0"]
+        self._size = w_hh.size, w_hh.itemsize, w_ih.size, layer.num_layers, layer.directions
+
+    def sharing(self, steps: int, batch: int) -> _sharing.Sharing:
+        """How threads share a call."""
+        return _sharing.passing(steps, batch, *self._size)
 
 
 class Frozen:
@@ -113,25 +114,16 @@ class Frozen:
         TypeError, ValueError
             For an argument of another dtype or shape, or out of range; the message names it.
         """
-        layer = self._layer
-        if out is not None:
-            self._check_out(out, x)
-        products = None
         engine, isa = _settings.resolve()
-        if engine == "native":
-            prepared = self._prepare(isa)
-            if lengths is None and type(x) is np.ndarray and x.ndim == 3:
-                done = self._run_stack(prepared, x, state, out)
-                if done is not None:
-                    return done
-            batch = np.shape(x)[0 if layer.batch_first else 1] if np.ndim(x) == 3 else 0
-            if not prefers_blas(batch, layer.params["weight_hh_l0"]):
-                products = prepared.products
-        y, final, _ = layer._run(x, state, lengths, False, products)
-        if out is None:
-            return y, final
-        out[...] = y
-        return out, final
+        if engine != "native":
+            return self._run_layer(x, state, lengths, out)
+        prepared = self._prepare(isa)
+        apart = out is None or not np.may_share_memory(out, x)  # y is written while x is read
+        if lengths is None and apart and not self._layer.batch_first:
+            done = prepared.stack.run(x, state, None, out, prepared.sharing)
+            if done is not None:
+                return done
+        return self._run_checked(prepared, x, state, lengths, out)
 
     def _check_out(self, out: Any, x: Any) -> None:
         layer = self._layer
@@ -143,55 +135,48 @@ class Frozen:
         if not out.flags.writeable:
             raise ValueError("out: read-only, expected a writable array")
 
-    def _run_stack(self, prepared: _Prepared, x: np.ndarray, state: Any, out: np.ndarray | None) -> tuple | None:
-        """What calling gives, by one compiled call for each thread; None for what that does not do."""
+    def _run_layer(self, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None) -> tuple:
+        """What calling gives, by the layer, for the other engines."""
+        if out is not None:
+            self._check_out(out, x)
+        y, final, _ = self._layer._run(x, state, lengths, False)
+        if out is None:
+            return y, final
+        out[...] = y
+        return out, final
+
+    def _run_checked(
+        self, prepared: _Prepared, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None
+    ) -> tuple:
+        """What calling gives, for any arguments that can be made plain, with an error for those that cannot."""
         layer = self._layer
-        if layer.batch_first:
-            x = x.transpose(1, 0, 2)
-        T, B, I = x.shape
-        if prepared.stack is None or layer.input_size != I or x.dtype != layer.dtype or not x.flags.c_contiguous:
-            return None
-        work = T * B * prepared.size
-        if work >= STEP_SERIAL_BELOW and prefers_blas(B, layer.params["weight_hh_l0"]):
-            return None
-        shape = (layer.num_layers, B, layer.hidden_size)
-        if state is None:
-            states = [np.zeros(shape, layer.dtype) for _ in layer.state_names]
-        else:
-            several = len(layer.state_names) > 1 and isinstance(state, tuple | list)
-            parts = state if several else (state,)
-            if len(parts) != len(layer.state_names) or not all(
-                type(part) is np.ndarray and part.shape == shape and part.dtype == layer.dtype for part in parts
-            ):
-                return None  # which says what is wrong, or converts it
-            states = [part.copy() for part in parts]
-        plain = out is not None and not layer.batch_first and out.flags.c_contiguous
-        direct = plain and not np.may_share_memory(out, x)
-        y = out if direct else empty((T, B, layer.hidden_size), layer.dtype)
-        isa = prepared.products.isa
+        if out is not None:
+            self._check_out(out, x)
+        plain = np.require(layer._input(x), layer.dtype, "C")
+        T, B, _ = plain.shape
+        parts = layer._states("state", state, B)
+        shape = (layer.directions * layer.num_layers, B, layer.hidden_size)
+        parts = [np.zeros(shape, layer.dtype) if part is None else part for part in parts]
+        lengths = _check.lengths_array(lengths, T, B)
+        plans, sharing = None, prepared.sharing
+        if lengths is not None:
+            plans = Plan(T, B, lengths, False), Plan(T, B, lengths, True)
+            parts = [plans[0].sort_states(part) for part in parts]
 
-        def part(b0: int, b1: int) -> None:
-            if b1 - b0 == B:
-                prepared.run(isa, prepared.stack, x, states, y, BLOCK_BYTES)
-                return
-            # Sequences do not meet: each thread runs its own through the whole stack, and nobody waits.
-            mine = [np.ascontiguousarray(s[:, b0:b1]) for s in states]
-            y_mine = empty((T, b1 - b0, layer.hidden_size), layer.dtype)
-            prepared.run(isa, prepared.stack, np.ascontiguousarray(x[:, b0:b1]), mine, y_mine, BLOCK_BYTES)
-            y[:, b0:b1] = y_mine
-            for s, s_mine in zip(states, mine, strict=True):
-                s[:, b0:b1] = s_mine
+            def sharing(steps: int, batch: int) -> _sharing.Sharing:  # fewer and fewer sequences run
+                return prepared.sharing(plans[0].steps, -(-plans[0].rows // max(1, plans[0].steps)))
 
-        if work < 2 * SHARE_FROM:
-            part(0, B)
-        else:
-            share(part, B, work, ROWS)
-        if not direct:
-            y = layer._output(y)
-            if out is not None:
-                out[...] = y
-                y = out
-        return y, tuple(states) if len(states) > 1 else states[0]
+        start = tuple(np.ascontiguousarray(part) for part in parts)
+        y, final = prepared.stack.run(plain, start if len(start) > 1 else start[0], plans, None, sharing)
+        if plans is not None:
+            final = final if isinstance(final, tuple) else (final,)
+            final = tuple(plans[0].unsort_states(part) for part in final)
+            final = final if len(final) > 1 else final[0]
+        y = layer._output(y)
+        if out is not None:
+            out[...] = y
+            y = out
+        return y, final
 
     def stream(self, batch_size: int = 1) -> Stream:
         """
@@ -238,11 +223,9 @@ class Stream:
             self._states = [[np.zeros(shape, layer.dtype) for _ in layer.state_names] for _ in range(layer.num_layers)]
         else:
             isa = _settings.isa()
-            if _settings.engine() == "native":
-                weights = frozen._prepare(isa).stack
-            else:
-                weights = _stack_weights(layer, BlasProducts())
-            self._stepper = stack.Stepper(isa, [stack.Layer(w, self.batch_size) for w in weights], layer.dtype)
+            native = _settings.engine() == "native"
+            layers = frozen._prepare(isa).layers if native else _stack_layers(layer, isa, packed=False)
+            self._stepper = stack.Stepper(layers, self.batch_size, layer.dtype)
 
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
@@ -276,7 +259,7 @@ class Stream:
 
     def _parts(self) -> list[list[np.ndarray]]:
         """The arrays of the state, of each layer."""
-        return self._states if self._stepper is None else [layer.state for layer in self._stepper.layers]
+        return self._states if self._stepper is None else self._stepper.states
 
     @property
     def state(self) -> Any:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from fastrnn import _check, _compiled
-from fastrnn._products import NativeProducts
+from fastrnn import _check
 from fastrnn.module import Module, float_dtype, positive_int
 
 if TYPE_CHECKING:
@@ -170,21 +169,13 @@ class RecurrentLayer(Module):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [self.params.get(name + suffix) for name in names]
 
-    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, lengths, reverse, save, products) -> tuple:
+    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, lengths, reverse, save) -> tuple:
         """One layer and direction: y, the final states, the cache."""
+        forward, _ = self._functions()
         weights = self._weights(suffix)
-        if products is None:
-            forward, _ = self._functions()
-            return forward(y, *start, *weights, lengths=lengths, reverse=reverse, save=save, **self._options())
-        names = (f"{name}0" for name in self.state_names)
-        inputs = _check.sequence_inputs(self.cell, y, dict(zip(names, start, strict=True)), *weights, lengths)
-        forward = getattr(_compiled, f"{self.cell}_forward")
-        return forward(inputs, products, products.isa, *self._options().values(), reverse, save)
+        return forward(y, *start, *weights, lengths=lengths, reverse=reverse, save=save, **self._options())
 
-    def _run(
-        self, x: ArrayLike, state: Any, lengths: Any, save: bool, products: NativeProducts | None = None
-    ) -> tuple[np.ndarray, Any, LayerCache]:
-        """Run the stack; `products` are those of a frozen layer, whose weights are packed already."""
+    def _run(self, x: ArrayLike, state: Any, lengths: Any, save: bool) -> tuple[np.ndarray, Any, LayerCache]:
         y = self._input(x)
         B = y.shape[1]
         states = self._states("state", state, B)
@@ -199,7 +190,7 @@ class RecurrentLayer(Module):
             outputs, caches = [], []
             for d, suffix in enumerate(self._suffixes(k)):
                 start = [None if s is None else s[k * self.directions + d] for s in states]
-                out, *end, cell_cache = self._cell_forward(y, start, suffix, lengths, d == 1, save, products)
+                out, *end, cell_cache = self._cell_forward(y, start, suffix, lengths, d == 1, save)
                 outputs.append(out)
                 final.append(end)
                 caches.append(cell_cache)

@@ -1,4 +1,4 @@
-/* The element-wise part of one step of each cell, forward and backward: everything but the matrix products.
+/* The element-wise part of one step back of each cell: everything but the matrix products.
  * What each function takes and gives is said in fastrnn.h; the equations are those of fastrnn/reference.py.
  *
  * Each function is a body for up to VL units of one row, and OVER_ROWS, which calls it with a constant VL along the
@@ -15,14 +15,6 @@
 
 /* --- RNN ------------------------------------------------------------------------------------------------------- */
 
-static void FR(rnn_gates)(REAL *h, const REAL *pre, const REAL *bias, ptrdiff_t B, ptrdiff_t H, int relu) {
-    if (relu) {
-        OVER_ROWS({ store(h + b * H + j, FR(vmax)(load(pre + b * H + j, n) + load(bias + j, n), 0), n); })
-    } else {
-        OVER_ROWS({ store(h + b * H + j, FR(vtanh)(load(pre + b * H + j, n) + load(bias + j, n)), n); })
-    }
-}
-
 static void FR(rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,
                            int relu) {
     if (relu) {
@@ -37,24 +29,6 @@ static void FR(rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REA
 }
 
 /* --- LSTM ------------------------------------------------------------------------------------------------------ */
-
-static void FR(lstm_gates)(REAL *gates, REAL *c, REAL *h, const REAL *c_prev, const REAL *bias, ptrdiff_t B,
-                           ptrdiff_t H) {
-    OVER_ROWS({
-        REAL *row = gates + b * 4 * H + j;
-        vec i = FR(vsigmoid)(load(row, n) + load(bias + j, n));
-        vec f = FR(vsigmoid)(load(row + H, n) + load(bias + H + j, n));
-        vec g = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H + j, n));
-        vec o = FR(vsigmoid)(load(row + 3 * H, n) + load(bias + 3 * H + j, n));
-        vec c_new = f * load(c_prev + b * H + j, n) + i * g;
-        store(row, i, n);
-        store(row + H, f, n);
-        store(row + 2 * H, g, n);
-        store(row + 3 * H, o, n);
-        store(c + b * H + j, c_new, n);
-        store(h + b * H + j, o * FR(vtanh)(c_new), n);
-    })
-}
 
 static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c, const REAL *c_prev,
                             ptrdiff_t B, ptrdiff_t H) {
@@ -78,23 +52,6 @@ static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *d
 
 /* --- GRU, reset after the product ------------------------------------------------------------------------------ */
 
-static void FR(gru_gates)(REAL *gates, REAL *hn, REAL *h, const REAL *gh, const REAL *h_prev, const REAL *bias,
-                          ptrdiff_t B, ptrdiff_t H) {
-    OVER_ROWS({
-        REAL *row = gates + b * 3 * H + j;
-        const REAL *recurrent = gh + b * 3 * H + j;
-        vec r = FR(vsigmoid)(load(row, n) + load(recurrent, n) + load(bias + j, n));
-        vec z = FR(vsigmoid)(load(row + H, n) + load(recurrent + H, n) + load(bias + H + j, n));
-        vec n_recurrent = load(recurrent + 2 * H, n) + load(bias + 3 * H + j, n);
-        vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H + j, n) + r * n_recurrent);
-        store(row, r, n);
-        store(row + H, z, n);
-        store(row + 2 * H, n_gate, n);
-        if (hn) store(hn + b * H + j, n_recurrent, n);
-        store(h + b * H + j, ((REAL)1 - z) * n_gate + z * load(h_prev + b * H + j, n), n);
-    })
-}
-
 static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,
                            ptrdiff_t H) {
     OVER_ROWS({
@@ -114,26 +71,6 @@ static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, cons
 }
 
 /* --- GRU, reset before the product ----------------------------------------------------------------------------- */
-
-static void FR(gru_reset)(REAL *gates, REAL *rh, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H) {
-    OVER_ROWS({
-        REAL *row = gates + b * 3 * H + j;
-        vec r = FR(vsigmoid)(load(row, n) + load(bias + j, n));
-        store(row, r, n);
-        store(row + H, FR(vsigmoid)(load(row + H, n) + load(bias + H + j, n)), n);
-        store(rh + b * H + j, r * load(h_prev + b * H + j, n), n);
-    })
-}
-
-static void FR(gru_update)(REAL *gates, REAL *h, const REAL *h_prev, const REAL *bias, ptrdiff_t B, ptrdiff_t H) {
-    OVER_ROWS({
-        REAL *row = gates + b * 3 * H + j;
-        vec z = load(row + H, n);
-        vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H + j, n) + load(bias + 3 * H + j, n));
-        store(row + 2 * H, n_gate, n);
-        store(h + b * H + j, ((REAL)1 - z) * n_gate + z * load(h_prev + b * H + j, n), n);
-    })
-}
 
 static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H) {
     OVER_ROWS({

@@ -1,0 +1,192 @@
+/* See team.h.
+ *
+ * A: The caller opens a job by setting how many places are `vacant`. A worker takes one by lowering it, the caller
+ *    closes the job by exchanging it for 0, which tells it the size. From then on nobody comes in, and who is in waits
+ *    until `size` is known. A late worker may take a place of the next job, which is as good.
+ * B: Whoever waits looks over and over for a while, then gives its time slice away between looks: where members outnumber
+ *    cores, the one that is waited for has to get one. Workers without a job go to sleep after AWAKE.
+ */
+#define _GNU_SOURCE /* CPU affinity */
+#include "team.h"
+
+#if defined(__GNUC__) && !defined(_WIN32)
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#define AWAKE 100000L /* ns that a worker looks for the next job */
+#define WAKING 50000L /* ns that waking one may take. A job too short to wait for that wakes the team only if it follows
+                         closely on another, for it is the next that will find it awake; the call itself costs 5 us. */
+#define LOOKS 2000    /* some 2 to 10 us */
+
+static struct {
+    fr_work work;
+    void *job;
+    int wanted;
+    int workers, sleeping;
+    long last; /* when the last job ended */
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    /* On lines of their own: each is watched by some while others are written. */
+    _Alignas(64) int vacant;
+    _Alignas(64) unsigned opened; /* jobs so far */
+    _Alignas(64) int size;        /* of this job, 0 as long as it is not known */
+    _Alignas(64) int left;        /* members that have not finished */
+    _Alignas(64) int busy;
+} team = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+#define GET(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
+#define SET(x, value) __atomic_store_n(&(x), value, __ATOMIC_RELEASE)
+
+static long now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000000L + t.tv_nsec;
+}
+
+static void look_again(int *looks) { /* B */
+    if (++*looks > LOOKS) sched_yield();
+#if defined(__x86_64__)
+    else if (*looks > 100) __builtin_ia32_pause();
+#endif
+}
+
+static int take_place(void) { /* which vacant one, or 0 where there is none */
+    int place = GET(team.vacant);
+    while (place && !__atomic_compare_exchange_n(&team.vacant, &place, place - 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+    }
+    return place;
+}
+
+static void *worker(void *unused) {
+    (void)unused;
+    unsigned seen = 0;
+    long since = now();
+    for (;;) {
+        if (GET(team.opened) == seen) {
+            int looks = 0;
+            while (GET(team.opened) == seen && looks < LOOKS) look_again(&looks);
+            if (GET(team.busy)) since = now(); /* the next job may follow on this one, which did not wait */
+            if (GET(team.opened) == seen && now() - since > AWAKE) {
+                pthread_mutex_lock(&team.lock);
+                __atomic_add_fetch(&team.sleeping, 1, __ATOMIC_SEQ_CST);
+                while (__atomic_load_n(&team.opened, __ATOMIC_SEQ_CST) == seen) pthread_cond_wait(&team.wake, &team.lock);
+                __atomic_sub_fetch(&team.sleeping, 1, __ATOMIC_SEQ_CST);
+                pthread_mutex_unlock(&team.lock);
+            }
+            if (GET(team.opened) == seen) continue;
+        }
+        seen = GET(team.opened);
+        const int place = take_place();
+        if (place) {
+            for (int looks = 0; !GET(team.size);) look_again(&looks);
+            team.work(team.job, team.wanted - place, team.size);
+            __atomic_sub_fetch(&team.left, 1, __ATOMIC_ACQ_REL);
+        }
+        since = now();
+    }
+    return NULL;
+}
+
+static void forget_threads(void) { /* the child of a fork has none of its parent's */
+    team.workers = team.sleeping = team.busy = 0;
+    team.vacant = 0;
+    pthread_mutex_init(&team.lock, NULL);
+    pthread_cond_init(&team.wake, NULL);
+}
+
+static void hire(int workers) {
+    static int told;
+    sigset_t all, before;
+    if (!told) pthread_atfork(NULL, NULL, forget_threads);
+    told = 1;
+    sigfillset(&all); /* signals are for the threads of the program */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (; team.workers < workers; team.workers++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, worker, NULL)) break;
+        pthread_detach(thread);
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+int fr_team_run(fr_work work, void *job, int wanted, long patience) {
+    int free_team = 0;
+    if (wanted < 2 || !__atomic_compare_exchange_n(&team.busy, &free_team, 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+        work(job, 0, 1);
+        return 1;
+    }
+    if (patience < WAKING && now() - team.last > AWAKE && (team.workers == 0 || GET(team.sleeping))) {
+        work(job, 0, 1);
+        team.last = now();
+        SET(team.busy, 0);
+        return 1;
+    }
+    if (wanted > FR_MOST_MEMBERS) wanted = FR_MOST_MEMBERS;
+    if (team.workers < wanted - 1) hire(wanted - 1);
+    team.work = work;
+    team.job = job;
+    team.wanted = wanted;
+    team.size = 0;
+    SET(team.vacant, wanted - 1); /* A */
+    __atomic_add_fetch(&team.opened, 1, __ATOMIC_SEQ_CST);
+    if (__atomic_load_n(&team.sleeping, __ATOMIC_SEQ_CST)) {
+        pthread_mutex_lock(&team.lock);
+        pthread_cond_broadcast(&team.wake);
+        pthread_mutex_unlock(&team.lock);
+    }
+    const long until = now() + patience;
+    while (GET(team.vacant) && now() < until) {}
+    const int size = wanted - __atomic_exchange_n(&team.vacant, 0, __ATOMIC_ACQ_REL);
+    team.left = size - 1;
+    SET(team.size, size);
+    work(job, 0, size);
+    for (int looks = 0; GET(team.left);) look_again(&looks);
+    team.last = now();
+    SET(team.busy, 0);
+    return size;
+}
+
+int fr_team_cpus(void) {
+#ifdef CPU_COUNT
+    cpu_set_t set;
+    if (!sched_getaffinity(0, sizeof set, &set)) return CPU_COUNT(&set);
+#endif
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 ? (int)online : 1;
+}
+
+void fr_barrier_wait(fr_barrier *barrier, int size) {
+    if (size < 2) return;
+    const unsigned turn = GET(barrier->turn);
+    if (__atomic_add_fetch(&barrier->waiting, 1, __ATOMIC_ACQ_REL) == (unsigned)size) {
+        barrier->waiting = 0;
+        SET(barrier->turn, turn + 1);
+        return;
+    }
+    for (int looks = 0; GET(barrier->turn) == turn;) look_again(&looks);
+}
+
+void fr_progress_raise(fr_progress *progress, long value) { SET(progress->value, value); }
+
+void fr_progress_wait(fr_progress *progress, long value) {
+    for (int looks = 0; GET(progress->value) < value;) look_again(&looks);
+}
+
+#else
+
+int fr_team_run(fr_work work, void *job, int wanted, long patience) {
+    (void)wanted, (void)patience;
+    work(job, 0, 1);
+    return 1;
+}
+
+int fr_team_cpus(void) { return 1; }
+void fr_barrier_wait(fr_barrier *barrier, int size) { (void)barrier, (void)size; }
+void fr_progress_raise(fr_progress *progress, long value) { progress->value = value; }
+void fr_progress_wait(fr_progress *progress, long value) { (void)progress, (void)value; }
+
+#endif

@@ -1,0 +1,113 @@
+"""The cells' time loops, backward, for both compiled engines.
+
+All row arrays are in the plan's order (plan.pyx): h, dy, c, extra (rows,H), gates (rows,G*H). States (B,H) are sorted as
+the plan sorts them. What a step takes and gives is said in fastrnn.h.
+"""
+from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
+from fastrnn._core.matrix cimport Matrix, address, multiply
+from fastrnn._core.plan cimport Plan
+from fastrnn._core.team cimport Work, run
+
+
+cdef class _Loop(Work):
+    cdef const fr_kernels* kernels
+    cdef Plan plan
+    cdef Py_ssize_t H, itemsize
+    cdef char* gates
+    cdef char* dh
+    cdef char* dc
+    cdef char* extra
+    cdef char* drh
+    cdef const char* dy
+    cdef const char* h
+    cdef const char* h0
+    cdef const char* c
+    cdef const char* c0
+    cdef Matrix w, w_n      # the whole of W_hh, or for the GRU its rows r z, and n
+    cdef bint relu, reset_after
+
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+        """m rows from r on; those of the step before begin at `before`, which is -1 at the first step."""
+        pass
+
+    cdef inline const char* previous(self, const char* rows, const char* start, Py_ssize_t before,
+                                     Py_ssize_t b0) noexcept nogil:
+        return start + b0 * self.H * self.itemsize if before < 0 else rows + before * self.H * self.itemsize
+
+    cdef void part(self, int rank, int size) noexcept nogil:
+        cdef Py_ssize_t s, b0 = self.plan.cut(rank, size), b1 = self.plan.cut(rank + 1, size)
+        for s in range(self.plan.steps - 1, -1, -1):
+            self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > 0 else -1, b0,
+                      self.plan.size(s, b0, b1))
+
+    cdef go(self, str isa, Plan plan, dh, dy, sharing):
+        cdef int members = sharing.members if self.w.kernels != NULL else 1  # the BLAS shares out its own products
+        cdef long patience = sharing.patience
+        self.plan, self.H, self.itemsize = plan, dh.shape[1], dh.itemsize
+        self.kernels = kernels_of(find_table(isa), self.itemsize)
+        self.dh, self.dy = <char*>address(dh), <const char*>address(dy)
+        if plan.B and self.H:
+            with nogil:
+                run(self, members, patience)
+
+
+cdef class _RNN(_Loop):
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+        cdef Py_ssize_t H = self.H, k = r * H * self.itemsize
+        cdef char* dh = self.dh + b0 * H * self.itemsize
+        self.kernels.rnn_dgates(self.gates + k, dh, self.dy + k, self.h + k, m, H, self.relu)
+        # dh(t-1) = dpre(t) W_hh
+        multiply(self.w, dh, H, self.gates + k, H, m, False)
+
+
+cdef class _LSTM(_Loop):
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+        cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
+        self.kernels.lstm_dgates(self.gates + 4 * k, self.dc + b, self.dh + b, self.dy + k, self.c + k,
+                                 self.previous(self.c, self.c0, before, b0), m, H)
+        # dh(t-1) = dgates(t) W_hh
+        multiply(self.w, self.dh + b, H, self.gates + 4 * k, 4 * H, m, False)
+
+
+cdef class _GRU(_Loop):
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+        cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
+        cdef char* gates = self.gates + 3 * k
+        cdef char* dh = self.dh + b
+        cdef const char* h_prev = self.previous(self.h, self.h0, before, b0)
+        if self.reset_after:
+            self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H)
+            # dh(t-1) = z dh(t) + dhn W_hn + d[r z] W_h[rz]
+            multiply(self.w_n, dh, H, self.extra + k, H, m, True)
+        else:
+            self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H)
+            # drh = dn W_hn;  dh(t-1) = z dh(t) + r drh + d[r z] W_h[rz]
+            multiply(self.w_n, self.drh + b, H, gates + 2 * H * self.itemsize, 3 * H, m, False)
+            self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H)
+        multiply(self.w, dh, H, gates, 3 * H, m, True)
+
+
+def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):
+    """Fill dpre (rows,H), the gradient of the pre-activations. dh (B,H) comes in as that of h_n, goes out as that of h0."""
+    cdef _RNN loop = _RNN()
+    loop.w, loop.relu = w_hh, relu
+    loop.gates, loop.h = <char*>address(dpre), <const char*>address(h)
+    loop.go(isa, plan, dh, dy, sharing)
+
+
+def lstm(str isa, Plan plan, gates, dh, dc, dy, c, c0, Matrix w_hh, sharing):
+    """Turn gates into dgates. dh, dc (B,H) come in as the gradients of h_n, c_n and go out as those of h0, c0."""
+    cdef _LSTM loop = _LSTM()
+    loop.w = w_hh
+    loop.gates, loop.dc = <char*>address(gates), <char*>address(dc)
+    loop.c, loop.c0 = <const char*>address(c), <const char*>address(c0)
+    loop.go(isa, plan, dh, dy, sharing)
+
+
+def gru(str isa, Plan plan, gates, extra, dh, drh, dy, h, h0, Matrix w_rz, Matrix w_n, bint reset_after, sharing):
+    """Turn gates, and with the reset after the product extra, into gradients; drh (B,H) is scratch for the reset before."""
+    cdef _GRU loop = _GRU()
+    loop.w, loop.w_n, loop.reset_after = w_rz, w_n, reset_after
+    loop.gates, loop.extra, loop.drh = <char*>address(gates), <char*>address(extra), <char*>address(drh)
+    loop.h, loop.h0 = <const char*>address(h), <const char*>address(h0)
+    loop.go(isa, plan, dh, dy, sharing)

@@ -1,0 +1,40 @@
+# The recurrent half of a cell, ready to run. See cell.pyx.
+from fastrnn._core.kernels cimport fr_kernels, fr_step
+from fastrnn._core.matrix cimport Matrix
+from fastrnn._core.plan cimport Plan
+from fastrnn._core.team cimport fr_barrier
+
+
+cdef class Cell:
+    cdef const fr_kernels* kernels
+    cdef int kind, halves               # halves: 2 for a GRU that resets before the product
+    cdef readonly Py_ssize_t H, G, itemsize
+    cdef const char* packed[2]          # for the native engine, else NULL
+    cdef Py_ssize_t blocks[2]
+    cdef Matrix w, w_n                  # for the blas engine
+    cdef const void* bias
+    cdef tuple owners
+
+    cdef pack(self, int half, w)
+
+
+ctypedef struct Sequence:
+    # What a time loop runs over, rows in the plan's order. c, extra: (rows,H) with save, else (B,H).
+    char* h             # (rows,H), row stride ldh elements
+    char* c
+    char* gates         # begins with row `base`
+    char* extra
+    char* product       # (B,G), scratch of the blas engine
+    const char* h0      # (B,H)
+    const char* c0
+    Py_ssize_t ldh, base
+    bint save
+
+
+# Finish a step whose gates hold the input's part: units of rank `rank` of `size`, who meet at the barrier.
+cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_barrier* barrier,
+                  bint backwards) noexcept nogil
+
+# The steps s0 <= s < s1 of the sequences b0 <= b < b1 (as sorted), units as above.
+cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t b0, Py_ssize_t b1,
+               int rank, int size, fr_barrier* barrier) noexcept nogil

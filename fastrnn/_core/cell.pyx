@@ -1,0 +1,160 @@
+"""The cells' time loop, forward, for both compiled engines, all cells and both float types.
+
+The pointers here are untyped and go in bytes: whatever knows numbers is behind the tables of csrc.
+"""
+import numpy as np
+
+from libc.string cimport memset
+
+from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table,
+                                    kernels_of)
+from fastrnn._core.matrix cimport address, multiply
+from fastrnn._core.team cimport Work, cut, meet, run
+
+from fastrnn._core.matrix import aligned
+
+KINDS = {"rnn-tanh": FR_RNN_TANH, "rnn-relu": FR_RNN_RELU, "lstm": FR_LSTM, "gru-after": FR_GRU,
+         "gru-before": FR_GRU_RESET}
+
+
+cdef class Cell:
+    """
+    Parameters
+    ----------
+    kind : str
+        A key of `KINDS`.
+    isa : str
+        The instruction set of its kernels.
+    bias : array
+        (H) for an RNN, (4H) for an LSTM; for a GRU as fastrnn.h says.
+    w_hh : array (G*H, H), row-major
+    matrices : tuple of Matrix, optional
+        What to multiply with, for the blas engine: W_hh, or for "gru-before" its rows r z and its rows n. None packs
+        W_hh for the native engine.
+    """
+
+    def __init__(self, str kind, str isa, bias, w_hh, matrices=None):
+        self.kind, self.H, self.G = KINDS[kind], w_hh.shape[1], w_hh.shape[0]
+        self.itemsize = w_hh.itemsize
+        self.kernels = kernels_of(find_table(isa), self.itemsize)
+        self.halves = 2 if self.kind == FR_GRU_RESET else 1
+        self.bias = address(bias)
+        if matrices is not None:
+            self.w, self.w_n = matrices if self.halves == 2 else (matrices[0], None)
+            self.owners = (bias,)
+            return
+        packed = []
+        for half in range(self.halves):
+            packed.append(self.pack(half, w_hh[2 * self.H * half:]))
+        self.owners = bias, *packed
+
+    cdef pack(self, int half, w):
+        cdef int kind = FR_GRU_UPDATE if half else self.kind
+        cdef void* source = address(w)
+        packed = aligned(self.kernels.step_size(kind, self.H), w.dtype)
+        cdef void* target = address(packed)
+        with nogil:
+            self.kernels.step_pack(target, kind, source, self.H)
+        self.packed[half], self.blocks[half] = <const char*>target, self.kernels.step_blocks(kind, self.H)
+        return packed
+
+
+cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_barrier* barrier,
+                  bint backwards) noexcept nogil:
+    cdef int half, kind
+    for half in range(cell.halves):
+        kind = FR_GRU_UPDATE if half else cell.kind
+        if cell.packed[0] == NULL:
+            # product (B,N) = a W'
+            if half:
+                multiply(cell.w_n, product, cell.H, s.extra, cell.H, s.B, False)
+            else:
+                multiply(cell.w, product, cell.w.N, s.h_prev, s.ld_prev, s.B, False)
+            cell.kernels.step_gates(s, kind, product)
+        else:
+            cell.kernels.step(s, kind, cell.packed[half], cut(cell.blocks[half], rank, size),
+                              cut(cell.blocks[half], rank + 1, size), backwards)
+        if size > 1:
+            meet(barrier, size)
+
+
+cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t b0, Py_ssize_t b1,
+               int rank, int size, fr_barrier* barrier) noexcept nogil:
+    cdef:
+        Py_ssize_t state = cell.H * cell.itemsize, ldh = q.ldh * cell.itemsize, s, row, previous = 0
+        fr_step step
+    memset(&step, 0, sizeof(step))
+    step.H, step.ldh, step.bias, step.save = cell.H, q.ldh, cell.bias, q.save
+    if s0 > 0:
+        previous = plan.row(s0 - 1) + b0
+    for s in range(s0, s1):
+        row, step.B = plan.row(s) + b0, plan.size(s, b0, b1)
+        step.h = q.h + row * ldh
+        if s > 0:
+            step.h_prev, step.ld_prev = q.h + previous * ldh, q.ldh
+        else:
+            step.h_prev, step.ld_prev = q.h0 + b0 * state, cell.H
+        step.gates = q.gates + (row - q.base) * cell.G * cell.itemsize
+        step.extra = q.extra + (row if q.save else b0) * state
+        if cell.kind == FR_LSTM:
+            step.c = q.c + (row if q.save else b0) * state
+            if s == 0:
+                step.c_prev = q.c0 + b0 * state
+            else:
+                step.c_prev = q.c + previous * state if q.save else step.c
+        advance(cell, &step, q.product, rank, size, barrier, s & 1)
+        previous = row
+
+
+cdef class _Loop(Work):
+    """The time loop of one layer and direction."""
+    cdef Cell cell
+    cdef Plan plan
+    cdef Sequence q
+    cdef Py_ssize_t s0, s1
+    cdef bint by_units
+    cdef fr_barrier barrier
+
+    cdef void part(self, int rank, int size) noexcept nogil:
+        if self.by_units:
+            walk(self.cell, self.plan, &self.q, self.s0, self.s1, 0, self.plan.B, rank, size, &self.barrier)
+        else:
+            walk(self.cell, self.plan, &self.q, self.s0, self.s1, self.plan.cut(rank, size),
+                 self.plan.cut(rank + 1, size), 0, 1, NULL)
+
+
+def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, extra, h0, c0, bint save, sharing):
+    """
+    Run the steps s0 <= s < s1.
+
+    Parameters
+    ----------
+    h : array (rows,H)
+        Gets their rows.
+    c, extra : array (rows,H) with `save`, else (B,H), or None where the cell has none
+        c without `save` comes in as c(s0-1) and goes out as c(s1-1). extra as fastrnn.h says.
+    gates : array (.., G)
+        The input's part x W_ih'; with `save` all rows, which go out activated, else from the first row of these steps.
+    h0, c0 : array (B,H)
+        As the plan sorts them; c0 None where the cell has none.
+    sharing : fastrnn._sharing.Sharing
+    """
+    if plan.B == 0 or s0 == s1 or cell.H == 0:
+        return
+    cdef _Loop loop = _Loop()
+    loop.cell, loop.plan, loop.s0, loop.s1, loop.by_units = cell, plan, s0, s1, sharing.by_units
+    loop.q.h, loop.q.gates, loop.q.h0 = <char*>address(h), <char*>address(gates), <char*>address(h0)
+    loop.q.ldh, loop.q.save = cell.H, save
+    loop.q.base = 0 if save else plan.first_row(s0, s1)
+    if c is not None:
+        loop.q.c, loop.q.c0 = <char*>address(c), <char*>address(c0)
+    if extra is not None:
+        loop.q.extra = <char*>address(extra)
+    cdef int members = sharing.members
+    cdef long patience = sharing.patience
+    if cell.packed[0] == NULL:
+        members = 1  # the BLAS shares out its own products
+        product = aligned(plan.B * cell.G, h.dtype)
+        loop.q.product = <char*>address(product)
+    with nogil:
+        run(loop, members, patience)

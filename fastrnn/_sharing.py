@@ -1,0 +1,104 @@
+"""How many threads work on a job, and how they divide it: the cost model.
+
+Four ways of sharing a pass through a stack of layers. None of them changes a bit of the result.
+
+`rows`        each thread has its own sequences. Nobody waits within a time loop.
+`units`       each thread has its own hidden units, and so its own part of the weights in its own cache; all meet after
+              every step. For few sequences, and for weights that one core's cache does not hold.
+`directions`  one direction each.
+`layers`      each thread has its own layers and follows the one below, a block of steps behind. For few sequences of
+              small layers, whose steps are too short to meet after.
+
+Work is counted in multiplications, for that does not depend on the machine; the constants were measured on Zen 5
+(AVX-512, 130 multiplications a nanosecond at best, about 50 for one sequence, which is as fast as the weights are
+read). A slower machine takes longer for the same work, and gains more by sharing it. How long a job waits for threads
+to come is a twentieth of what it would take alone, so whoever comes late costs no more than that (csrc/team.h).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from fastrnn import _settings
+from fastrnn._core.team import cpus
+
+
+class Sharing(NamedTuple):
+    """At most so many threads, how, and how many nanoseconds to wait for them."""
+
+    members: int
+    way: str
+    patience: int
+
+    @property
+    def by_units(self) -> bool:
+        """Whether threads meet after every step."""
+        return self.way == "units"
+
+
+ALONE = Sharing(1, "rows", 0)
+
+LEAST = 500_000  # multiplications of a thread's part: 4 to 10 us, where handing over takes 0.3 us to a team awake
+ROWS = 4  # a thread takes no fewer sequences: with less, its tiles (csrc/product_impl.h) read the weights for too few
+# A step's multiplications from which halving it is worth a meeting, which takes 0.05 to 0.2 us and leaves h in the
+# other core's cache: 0.8 us of one sequence.
+MEETING = 40_000
+OWN_CACHE = 512 * 1024  # bytes of weights that stay in a core's own cache beside everything else
+BLOCKS = 8  # of steps at least, for layers to follow one another
+
+
+def _few(batch: int, members: int) -> bool:
+    return batch < ROWS * members
+
+
+def threads() -> int:
+    """How many threads a job may have: no more than CPUs, for members that take turns on one wait for each other."""
+    return min(_settings.get_num_threads(), cpus())
+
+
+def _patience(multiplications: int, batch: int) -> int:
+    return multiplications // (20 * (130 if batch >= ROWS else 50))
+
+
+def independent(multiplications: int, parts: int) -> Sharing:
+    """For a job of so many multiplications that falls into `parts` which do not wait for each other."""
+    members = min(threads(), multiplications // LEAST, parts)
+    return Sharing(members, "rows", _patience(multiplications, ROWS)) if members > 1 else ALONE
+
+
+def passing(
+    steps: int, batch: int, step: int, itemsize: int, rest: int = 0, layers: int = 1, directions: int = 1
+) -> Sharing:
+    """
+    For a pass through a stack of layers.
+
+    Parameters
+    ----------
+    steps, batch : int
+    step : int
+        Elements of one layer's recurrent weights (of one direction): its multiplications at a step of one sequence.
+    itemsize : int
+        Bytes of an element.
+    rest : int
+        Elements of its input weights.
+    layers, directions : int
+    """
+    whole = steps * batch * (step + rest) * layers * directions
+    members = min(threads(), whole // LEAST)
+    if members < 2:
+        return ALONE
+    patience = _patience(whole, batch)
+    if directions == 2 and members == 2:
+        return Sharing(2, "directions", patience)
+    by_units = batch * step >= MEETING * directions  # within a direction each has a share of the members
+    if not _few(batch, members) and (step * itemsize <= OWN_CACHE or not by_units):
+        return Sharing(members, "rows", patience)
+    if by_units:
+        return Sharing(members, "units", patience)
+    if directions == 2:
+        return Sharing(2, "directions", patience)
+    if layers > 1 and steps >= BLOCKS:
+        return Sharing(min(members, layers), "layers", patience)
+    if batch >= 2 * ROWS:
+        return Sharing(min(members, batch // ROWS), "rows", patience)
+    return ALONE
