@@ -34,6 +34,7 @@ setup(
             extension("matrix"),
             extension("memory"),
             extension("plan"),
+            extension("probe"),
             extension("stack"),
             extension("team", ["csrc/team.c"]),
         ],

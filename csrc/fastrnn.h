@@ -85,10 +85,17 @@ typedef struct {
 FR_DECLARE_KERNELS(fr_kernels_f32, float);
 FR_DECLARE_KERNELS(fr_kernels_f64, double);
 
+#define FR_PROBE_FLOATS 128 /* 512 bytes */
+
 typedef struct {
     const char *name; /* as in FASTRNN_ISA */
     fr_kernels_f32 f32;
     fr_kernels_f64 f64;
+    /* At least n float32 multiply-adds, as fast as they go; how many they were. sink (16) takes what comes of them, so
+     * that they have to be done. */
+    ptrdiff_t (*probe_fma)(float *sink, ptrdiff_t n);
+    /* Reads x (n), n a multiple of FR_PROBE_FLOATS, so many times, with or without asking ahead. sink as above. */
+    void (*probe_read)(float *sink, const float *x, ptrdiff_t n, ptrdiff_t times, int prefetch);
 } fr_table;
 
 /* The tables this build has and this CPU can run, best first; *count is set to how many. */

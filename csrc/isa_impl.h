@@ -37,6 +37,7 @@
 #include "product_impl.h"
 #include "step_impl.h"
 #include "back_impl.h"
+#include "probe_impl.h"
 #include "isa_end.h"
 
 #define FR(name) FR_GLUE(name, _f64)
@@ -66,5 +67,6 @@
         .outer = outer##T                                                                                              \
     }
 
-static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64)};
+static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64),
+                               .probe_fma = probe_fma_f32, .probe_read = probe_read_f32};
 const fr_table *const FR_GLUE(fr_table_, FR_NAME) = &table;

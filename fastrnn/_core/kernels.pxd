@@ -53,6 +53,12 @@ cdef extern from "fastrnn.h" nogil:
         const char* name
         fr_kernels f32
         fr_kernels f64
+        Py_ssize_t (*probe_fma)(float* sink, Py_ssize_t n) noexcept nogil
+        void (*probe_read)(float* sink, const float* x, Py_ssize_t n, Py_ssize_t times,
+                           int prefetch) noexcept nogil
+
+    enum:
+        FR_PROBE_FLOATS
 
 
 # The table for an instruction set by its name, or NULL; see kernels.pyx.
