@@ -1,23 +1,16 @@
-"""What this machine can do at most: multiply-adds, and reading from each level of the memory.
+"""What this machine can do at most: multiply-adds, and reading from each level of the memory."""
 
-Measured by `fastrnn._core.probe` where the build has it; without it through the BLAS behind NumPy and SciPy: a large
-product for the multiply-adds, dot products for the reading. That comes close, but for L1, which reads up to twice as
-fast as a dot product adds up.
-"""
-
-import importlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-from scipy.linalg.blas import sgemm
+
+from fastrnn._core.probe import fma_gflops, read_gbs
 
 SECONDS = 0.15
 ATTEMPTS = 3  # the best counts: others may use the machine meanwhile
-DOT = 8192  # floats of a dot product at most: a longer one the BLAS shares out among its threads
 SHARED_FROM = 3  # the level of cache that cores share
 
 
@@ -46,19 +39,6 @@ class Others:
         return float(max(0.0, busy - own) / elapsed)
 
 
-@cache
-def _probe():
-    try:
-        return importlib.import_module("fastrnn._core.probe")
-    except ImportError:
-        return None
-
-
-def source():
-    """What measures."""
-    return "fastrnn._core.probe" if _probe() else "sgemm of SciPy, dot products of NumPy"
-
-
 def _all_at_once(threads, measure):
     """The sum of what `measure` returns in so many threads at the same time."""
     with ThreadPoolExecutor(threads) as pool:
@@ -67,40 +47,12 @@ def _all_at_once(threads, measure):
 
 def fma_peak(threads):
     """GF/s of float32 multiply-adds of all threads together, two operations each."""
-    probe = _probe()
-    if probe:
-        return max(_all_at_once(threads, lambda: probe.fma_gflops(SECONDS)) for _ in range(ATTEMPTS))
-    n = 1024  # the BLAS has been told its threads
-    a = np.ones((n, n), np.float32, order="F")
-    best, end = float("inf"), time.perf_counter() + ATTEMPTS * SECONDS
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        sgemm(1.0, a, a)
-        best = min(best, time.perf_counter() - start)
-    return 2 * n**3 / best / 1e9
+    return max(_all_at_once(threads, lambda: fma_gflops(SECONDS)) for _ in range(ATTEMPTS))
 
 
 def read_bandwidth(nbytes, threads):
     """GB/s of all threads together, each reading its own `nbytes` over and over."""
-    probe = _probe()
-    read = probe.read_gbs if probe else _read_by_dot_products
-    return max(_all_at_once(threads, lambda: read(nbytes, SECONDS)) for _ in range(ATTEMPTS))
-
-
-def _read_by_dot_products(nbytes, seconds):
-    length = min(DOT, nbytes // 8)
-    rows = nbytes // 8 // length
-    a, b = (np.ones((rows, length), np.float32) for _ in range(2))  # half of the bytes each
-    times = max(1, (1 << 22) // (8 * rows * length))  # over and over within a call, which then is at least 4 MB
-    left = np.broadcast_to(a[:, None, :], (times, rows, 1, length))
-    right = np.broadcast_to(b[:, :, None], (times, rows, length, 1))
-    out = np.empty((times, rows, 1, 1), np.float32)
-    best, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        np.matmul(left, right, out=out)
-        best = min(best, time.perf_counter() - start)
-    return 8 * times * rows * length / best / 1e9
+    return max(_all_at_once(threads, lambda: read_gbs(nbytes, SECONDS)) for _ in range(ATTEMPTS))
 
 
 def caches():
@@ -126,7 +78,7 @@ def limits(threads):
         read[f"L{level}"] = {"holds": size, "bytes": own, "gbs": read_bandwidth(own, threads)}
     own = 2 * sizes[3]
     read["memory"] = {"holds": None, "bytes": own, "gbs": read_bandwidth(own, threads)}
-    return {"source": source(), "fma_gflops": fma_peak(threads), "read": read}
+    return {"fma_gflops": fma_peak(threads), "read": read}
 
 
 def fraction(problem, seconds, threads, limits, training=False):

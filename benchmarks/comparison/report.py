@@ -113,7 +113,7 @@ def disturbance_text(share, threads):
 
 def limits_text(limits):
     read = ", ".join(f"{level} {read['gbs']:.0f}" for level, read in limits["read"].items())
-    return f"limits: {limits['fma_gflops']:.0f} GF/s of multiply-adds; reading, GB/s: {read} ({limits['source']})"
+    return f"limits: {limits['fma_gflops']:.0f} GF/s of multiply-adds; reading, GB/s: {read}"
 
 
 def draw(rows, part, title, path):
