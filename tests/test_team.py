@@ -115,13 +115,13 @@ def passing(T, B, H, gates=4, layers=1, directions=1):
 @pytest.mark.parametrize(
     ("job", "way"),
     [
-        (dict(T=100, B=64, H=128), "rows"),  # enough sequences, and weights that fit a core's cache
-        (dict(T=25, B=64, H=1024), "units"),  # weights that do not
-        (dict(T=100, B=1, H=128), "units"),  # one sequence
-        (dict(T=100, B=1, H=256, gates=1), "units"),
-        (dict(T=1, B=1, H=512), "units"),  # one step
-        (dict(T=1000, B=1, H=32, layers=4), "layers"),  # steps too short to meet after
-        (dict(T=1000, B=1, H=32, directions=2), "directions"),
+        ({"T": 100, "B": 64, "H": 128}, "rows"),  # enough sequences, and weights that fit a core's cache
+        ({"T": 25, "B": 64, "H": 1024}, "units"),  # weights that do not
+        ({"T": 100, "B": 1, "H": 128}, "units"),  # one sequence
+        ({"T": 100, "B": 1, "H": 256, "gates": 1}, "units"),
+        ({"T": 1, "B": 1, "H": 512}, "units"),  # one step
+        ({"T": 1000, "B": 1, "H": 32, "layers": 4}, "layers"),  # steps too short to meet after
+        ({"T": 1000, "B": 1, "H": 32, "directions": 2}, "directions"),
     ],
 )
 def test_the_way_of_sharing(job, way, cpus):
@@ -129,7 +129,7 @@ def test_the_way_of_sharing(job, way, cpus):
     assert passing(**job).members > 1
 
 
-@pytest.mark.parametrize("job", [dict(T=1, B=1, H=128), dict(T=1000, B=1, H=32), dict(T=1, B=4, H=32)])
+@pytest.mark.parametrize("job", [{"T": 1, "B": 1, "H": 128}, {"T": 1000, "B": 1, "H": 32}, {"T": 1, "B": 4, "H": 32}])
 def test_what_is_not_worth_sharing(job, cpus):
     assert passing(**job) == _sharing.ALONE
 
