@@ -103,7 +103,7 @@ def test_a_frozen_layer_gives_the_same_bits_on_any_number_of_threads(kind, bidir
 @pytest.fixture
 def cpus(monkeypatch):
     """A machine of eight CPUs, and all of them asked for."""
-    monkeypatch.setattr(_sharing, "cpus", lambda: 8)
+    monkeypatch.setattr(_sharing, "CPUS", 8)
     with fastrnn.config_context(num_threads=8):
         yield
 
@@ -146,7 +146,7 @@ def test_no_more_members_than_cpus_or_than_asked_for(cpus, monkeypatch):
         with fastrnn.config_context(num_threads=asked):
             assert passing(1000, 64, 512).members == min(asked, 8)
             assert _sharing.independent(10**12, 100).members == min(asked, 8)
-    monkeypatch.setattr(_sharing, "cpus", lambda: 1)
+    monkeypatch.setattr(_sharing, "CPUS", 1)
     assert passing(1000, 64, 512) == _sharing.ALONE
 
 

@@ -9,6 +9,7 @@ from .placement import caller_on_first_cpu
 SAMPLE = 300e-6  # seconds; a timed sample repeats the call until it lasts so long
 LONG = 0.05  # calls of so many seconds are not warmed up: what a cold start costs is lost in them
 LEAST, MOST = 7, 200  # rounds
+WARM_UP = 3  # calls at least: some libraries wake their threads for the first and have them for those that follow
 
 
 def settle(threads, at_most=0.15):
@@ -65,7 +66,7 @@ def _interleave(functions, seconds, threads):
             for function, calls, times in plan:
                 settle(threads)
                 if not times or times[0] < LONG:
-                    repeat(function, max(1, calls // 4))
+                    repeat(function, max(WARM_UP, calls // 4))
                 times.append(repeat(function, calls) / calls)
     finally:
         gc.enable()

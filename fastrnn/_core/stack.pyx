@@ -20,7 +20,10 @@ from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport (Work, await_, cut, flush, fr_barrier, fr_progress, meet, restore, run, tell)
 
 from fastrnn._core.matrix import aligned
-from fastrnn._core.memory import empty
+from fastrnn._core.memory import SMALLEST as KEPT_FROM, empty
+
+BYTE = np.dtype(np.uint8)
+cdef Py_ssize_t SMALLEST = KEPT_FROM
 
 cdef enum:
     MOST_LAYERS = 64        # that follow one another
@@ -198,7 +201,7 @@ WAYS = {"rows": ROWS, "units": UNITS, "directions": DIRECTIONS, "layers": LAYERS
 
 cdef enum:
     WORTH_ASKING = 1000000      # multiplications; see _sharing.py
-    BLOCK_BYTES = 512 * 1024    # of gates, made at a time: half of a core's own cache
+    BLOCK_BYTES = 256 * 1024    # of gates, made at a time; from 128 KB to 2 MB it makes no difference
     FOLLOWING = 16              # blocks at least where layers follow one another
 
 
@@ -215,6 +218,7 @@ cdef class _Pass(Work):
     cdef char* y
     cdef char* states[2]        # h, c: (L*D,B,H): in and out
     cdef char* memory
+    cdef object owner
     cdef char* gates            # of each group: a block of rows
     cdef char* extra            # of each group: (B,H)
     cdef char* h0               # of each group: (B,H)
@@ -255,15 +259,24 @@ cdef class _Pass(Work):
         self.between_size = padded(self.T * self.B * stack.D * stack.H * item)
         size = self.groups * (self.gates_size + 2 * self.state_size + self.packed_x_size + self.packed_h_size)
         size += (stack.L - 1) * self.between_size
-        self.memory = <char*>malloc(size + 64)
-        if self.memory == NULL:
-            raise MemoryError(f"{size} bytes")
-        self.gates = <char*>((<size_t>self.memory + 63) & ~<size_t>63)
+        self.gates = self.scratch(size)
         self.extra = self.gates + self.groups * self.gates_size
         self.h0 = self.extra + self.groups * self.state_size
         self.packed_x = self.h0 + self.groups * self.state_size
         self.packed_h = self.packed_x + self.groups * self.packed_x_size
         self.between = self.packed_h + self.groups * self.packed_h_size
+
+    cdef char* scratch(self, Py_ssize_t size) except NULL:
+        """Memory to be given back with this object: from malloc what it keeps itself, else what memory.pyx keeps."""
+        cdef char* start
+        if size < SMALLEST:
+            start = self.memory = <char*>malloc(size + 64)
+            if start == NULL:
+                raise MemoryError(f"{size} bytes")
+        else:
+            self.owner = empty((size + 64,), BYTE)
+            start = <char*>address(self.owner)
+        return <char*>((<size_t>start + 63) & ~<size_t>63)
 
     cdef const char* input(self, int k) noexcept nogil:
         return self.x if k == 0 else self.between + (k - 1) * self.between_size
