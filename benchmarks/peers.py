@@ -201,6 +201,9 @@ def main():
     rows = [row for result in results for row in result["rows"]]
     summaries = report.summarise(rows)
     errors = tell(results, summaries)
+    if len(options.threads) > 1:
+        for part in dict.fromkeys(summary["part"] for summary in summaries):
+            print(f"\n{report.TITLES[part]}\n\n{report.side_by_side([row for row in rows if row['part'] == part])}")
     if options.json:
         save(options, results, summaries)
     if options.png:

@@ -21,10 +21,12 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. */
+/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. With `apart` each r has a w of its own, so
+ * far from the one before: then it is the same row of a, times as many panels.
+ */
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
-                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t K, int add,
-                               const int R, const int NV) {
+                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t apart,
+                               ptrdiff_t K, int add, const int R, const int NV) {
     vec sum[MAX_ROWS][4], total[MAX_ROWS][4]; /* sum lives in registers, total in the L1 cache */
     ptrdiff_t k = 0;
     for (;;) {
@@ -36,6 +38,9 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
             FR_UNROLL for (int v = 0; v < NV; v++) weights[v] = *(const at_once *)(w + k * ldw + v * VL);
             FR_UNROLL for (int r = 0; r < R; r++) {
                 vec x = FR(splat)(a[r * row + k * step]);
+                if (r && apart) /* a constant 0 but for pairs */
+                    FR_UNROLL for (int v = 0; v < NV; v++)
+                        weights[v] = *(const at_once *)(w + r * apart + k * ldw + v * VL);
                 FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += weights[v] * x;
             }
         }
@@ -56,18 +61,25 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
 #define TILE(R, NV)                                                                                                    \
     static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,     \
                                     ptrdiff_t lda, const REAL *w, ptrdiff_t K, int add) {                              \
-        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, K, add, ROWS(R, NV), NV);                                   \
+        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, 0, K, add, ROWS(R, NV), NV);                                   \
     }                                                                                                                  \
     static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
                                      ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K, int add) {              \
-        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, ROWS(R, NV), NV);                                       \
+        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, 0, K, add, ROWS(R, NV), NV);                                       \
     }
+#define PAIR(NV)                                                                                                       \
+    static void FR(pair_##NV)(REAL * c, const ptrdiff_t *at, const int *lanes, const REAL *a, const REAL *w,           \
+                              ptrdiff_t apart, ptrdiff_t K) {                                                          \
+        FR(tile)(c, NV * VL, at, lanes, a, 0, 1, w, NV * VL, apart, K, 0, 2, NV);                                      \
+    }
+PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
 TILES(1) TILES(2) TILES(3) TILES(4)
 typedef void (*FR(tile_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
                            ptrdiff_t, int);
 typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
                             ptrdiff_t, ptrdiff_t, int);
+typedef void (*FR(pair_t))(REAL *, const ptrdiff_t *, const int *, const REAL *, const REAL *, ptrdiff_t, ptrdiff_t);
 #define ROW_OF(KIND, NV)                                                                                               \
     {                                                                                                                  \
         FR(KIND##_1_##NV), FR(KIND##_2_##NV), FR(KIND##_3_##NV), FR(KIND##_4_##NV), FR(KIND##_5_##NV),                 \
@@ -76,6 +88,7 @@ typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, c
 static const FR(tile_t) FR(tile_of)[4][MAX_ROWS] = {ROW_OF(tile, 1), ROW_OF(tile, 2), ROW_OF(tile, 3), ROW_OF(tile, 4)};
 static const FR(outer_t) FR(outer_of)[4][MAX_ROWS] = {ROW_OF(outer, 1), ROW_OF(outer, 2), ROW_OF(outer, 3),
                                                       ROW_OF(outer, 4)};
+static const FR(pair_t) FR(pair_of)[4] = {FR(pair_1), FR(pair_2), FR(pair_3), FR(pair_4)};
 static const int FR(tile_rows)[4] = {TILE_ROWS(1), TILE_ROWS(2), TILE_ROWS(3), TILE_ROWS(4)};
 
 /* How many vectors the next panel has. */
@@ -183,4 +196,5 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
 #undef ROWS
 #undef TILE
 #undef TILES
+#undef PAIR
 #undef ROW_OF

@@ -9,9 +9,13 @@
  * C: The order of the blocks is free, for no sum depends on it. A step walks them against the direction of the one
  *    before, so that what the caches kept of the weights is used before it is driven out. At batch 1, LSTM: H=64 200 ->
  *    285 GB/s, H=256 140 -> 198, H=512 121 -> 133.
+ * D: One row of small weights takes two blocks at a time. A multiply-add takes 4 cycles and two can start in each, so a
+ *    block's 4 sums would wait; from the L2 cache, which gives a vector in each cycle, they do not. A step of an LSTM of
+ *    32 units: 0.12 -> 0.10 us.
  */
 #define MOST_COLUMNS (4 * VL) /* of a block: gates * units */
 #define ROWS_OF_SUMS 64
+#define SMALL (32 * 1024) /* bytes of weights that stay in the L1 cache */
 
 static const int FR(gates_of)[FR_CELLS] = {
     [FR_RNN_TANH] = 1, [FR_RNN_RELU] = 1, [FR_LSTM] = 4, [FR_GRU] = 3, [FR_GRU_RESET] = 2, [FR_GRU_UPDATE] = 1};
@@ -156,6 +160,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
     const ptrdiff_t lda = cell == FR_GRU_UPDATE ? H : s->ld_prev;
     const FR(part_t) part = FR(part_of)[cell];
     const ptrdiff_t chunk = FR(rows_at_once)(H);
+    const int small = s->B == 1 && G * H * H * (ptrdiff_t)sizeof(REAL) <= SMALL;
     static const ptrdiff_t at[4] = {0, VL, 2 * VL, 3 * VL};
     static const int lanes[4] = {VL, VL, VL, VL};
 #if FR_VECTORS
@@ -168,6 +173,14 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             const ptrdiff_t p = backwards ? last - 1 - (i - first) : i; /* C */
             const ptrdiff_t j = p * U, n = H - j < U ? H - j : U, NV = (G * n + VL - 1) / VL;
             const REAL *w = packed + p * H * G * U;
+            if (small && i + 1 < last && (backwards ? n == U : H - j >= 2 * U)) { /* D: p and the next one, both of U units */
+                const ptrdiff_t q = backwards ? j - U : j;
+                FR(pair_of)[NV - 1](sums, at, lanes, a + m0 * lda, packed + q * H * G, H * G * U, H);
+                part(s, sums, NV * VL, U, m0, 1, q, U);
+                part(s, sums + NV * VL, NV * VL, U, m0, 1, q + U, U);
+                i++;
+                continue;
+            }
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
                 FR(tiles)(sums, NV * VL, at, lanes, a + m * lda, lda, w, rows, H, NV, 0);
@@ -181,6 +194,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef store
 #undef MOST_COLUMNS
 #undef ROWS_OF_SUMS
+#undef SMALL
 #undef PART_ARGUMENTS
 #undef OVER_UNITS
 #undef PRE

@@ -52,6 +52,26 @@ def line(row, keys):
     return _line(cell, shape, *times, best, _number(row.get("ratio"), ".2f"), _number(row.get("gflops"), ".1f"), share)
 
 
+def side_by_side(rows):
+    """A part's table for a page: a line for each cell and shape, and for each thread count what the full ones say last."""
+    counts = sorted({row["threads"] for row in rows})
+    fields = ["us", "best peer", "ratio", "of the limit"]
+    names = [f"{name}, {count} thread{'s' if count > 1 else ''}" for count in counts for name in fields]
+    lines = [_line("cell", "T, B, I, H", *names), "|---|---|" + "---:|---|---:|---:|" * len(counts)]
+    grouped = {}
+    for row in rows:
+        if "best" in row:
+            grouped.setdefault((row["cell"], tuple(row["shape"])), {})[row["threads"]] = row
+    for (cell, shape), by_count in grouped.items():
+        columns = []
+        for row in map(by_count.get, counts):
+            share = "-" if row is None or row.get("fraction") is None else f"{row['fraction']:.0%} {row['limit']}"
+            known = (_time(row, "fastrnn"), LABELS[row["best"]], f"{row['ratio']:.2f}", share) if row else ["-"] * 4
+            columns += known
+        lines.append(_line(cell.upper(), ", ".join(map(str, shape)), *columns))
+    return "\n".join(lines)
+
+
 def _number(value, form):
     return "-" if value is None else format(value, form)
 

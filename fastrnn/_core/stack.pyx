@@ -62,7 +62,6 @@ cdef class Stack:
     cdef readonly Py_ssize_t L, D, H, I, itemsize, weights
     cdef Py_ssize_t G
     cdef bint has_c
-    cdef char* format
     cdef object dtype
 
     def __init__(self, list layers, dtype):
