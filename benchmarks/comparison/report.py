@@ -53,7 +53,7 @@ def line(row, keys):
 
 
 def side_by_side(rows):
-    """A part's table for a page: a line for each cell and shape, and for each thread count what the full ones say last."""
+    """A table for a page: a line for each cell and shape, with the last columns of the full tables."""
     counts = sorted({row["threads"] for row in rows})
     fields = ["us", "best peer", "ratio", "of the limit"]
     names = [f"{name}, {count} thread{'s' if count > 1 else ''}" for count in counts for name in fields]
