@@ -10,5 +10,10 @@
 #define FR_BYTES 16
 #else
 #define FR_BYTES 0
+/* GCC would vectorise the sums over k in some tiles, in order but without multiply-adds: a row would have other bits in
+ * a batch than alone. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-tree-loop-vectorize")
+#endif
 #endif
 #include "isa_impl.h"
