@@ -24,7 +24,7 @@
 #define FR(name) FR_GLUE(name, _f32)
 #define REAL float
 #define REAL_BITS 32
-#define INT int32_t
+#define INT uint32_t
 #define VL (FR_BYTES > 4 ? FR_BYTES / 4 : 1)
 #ifdef V_LOAD_PART_F32
 #define V_LOAD_PART V_LOAD_PART_F32
@@ -43,7 +43,7 @@
 #define FR(name) FR_GLUE(name, _f64)
 #define REAL double
 #define REAL_BITS 64
-#define INT int64_t
+#define INT uint64_t
 #define VL (FR_BYTES > 8 ? FR_BYTES / 8 : 1)
 #ifdef V_LOAD_PART_F64
 #define V_LOAD_PART V_LOAD_PART_F64

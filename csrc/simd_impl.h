@@ -1,6 +1,6 @@
 /* The vector type of one instruction set and one float type, and how it is loaded, stored, compared.
  *
- * In:  REAL, INT (the signed integer of REAL's width), VL (lanes; 1 means plain scalars), FR(name) (adds a suffix).
+ * In:  REAL, INT (the unsigned integer of REAL's width), VL (lanes; 1 means plain scalars), FR(name) (adds a suffix).
  *      Optional, where the instruction set has something better than the portable form below, each measured:
  *      V_LOAD_PART, V_STORE_PART, V_MIN, V_MAX.
  * Out: vec, ivec, and the inline functions load, store, splat, bits, from_bits, vmin, vmax.
@@ -70,7 +70,7 @@ static FR_INLINE vec FR(vmin)(vec x, REAL bound) {
     return V_MIN(FR(splat)(bound), x);
 #elif VL > 1
     vec top = FR(splat)(bound);
-    ivec over = x > top;
+    ivec over = (ivec)(x > top);
     return FR(from_bits)((over & FR(bits)(top)) | (~over & FR(bits)(x)));
 #else
     return x > bound ? bound : x;
@@ -82,7 +82,7 @@ static FR_INLINE vec FR(vmax)(vec x, REAL bound) {
     return V_MAX(FR(splat)(bound), x);
 #elif VL > 1
     vec bottom = FR(splat)(bound);
-    ivec under = x < bottom;
+    ivec under = (ivec)(x < bottom);
     return FR(from_bits)((under & FR(bits)(bottom)) | (~under & FR(bits)(x)));
 #else
     return x < bound ? bound : x;
