@@ -1,0 +1,150 @@
+/* The checks of one float type. In: REAL, KERNELS (its table), FR(name) (adds a suffix).
+ *
+ * CHECK(what, (lengths), calls): `calls` runs on arrays x[0], x[1] ... of these lengths, with `k` as the table: once by
+ * `naive` in double and once by the kernels, from the same random numbers. Then all arrays are compared, inputs too.
+ * The sizes B, H, K are those of the moment.
+ */
+static REAL *FR(got)[ARRAYS];
+
+static void FR(prepare)(const char *what, const ptrdiff_t *lengths, int count) {
+    snprintf(where, sizeof where, "%s %s: %s, B=%td H=%td K=%td%s", table_name, sizeof(REAL) == 4 ? "f32" : "f64", what,
+             B, H, K, with_nan ? ", with NaN" : "");
+    for (int i = 0; i < count; i++) {
+        const size_t bytes = (size_t)lengths[i] * sizeof(REAL);
+        if (lengths[i] > ROOM) fail("needs more ROOM");
+        FR(got)[i] = (REAL *)(slot[i] + (at_end ? ROOM * sizeof(double) - bytes : 0));
+        for (ptrdiff_t j = 0; j < lengths[i]; j++) FR(got)[i][j] = (REAL)(want[i][j] = some_number());
+    }
+}
+
+static void FR(compare)(const ptrdiff_t *lengths, int count) {
+    for (int i = 0; i < count; i++) {
+        double largest = 1;
+        for (ptrdiff_t j = 0; j < lengths[i]; j++)
+            if (isfinite(want[i][j]) && fabs(want[i][j]) > largest) largest = fabs(want[i][j]);
+        const double allowed = 32 * (sizeof(REAL) == 4 ? FLT_EPSILON : DBL_EPSILON) * sqrt(1.0 + (double)K) * largest;
+        for (ptrdiff_t j = 0; j < lengths[i]; j++) {
+            const double w = want[i][j], g = (double)FR(got)[i][j];
+            if (!(w == g || fabs(w - g) <= allowed || (isnan(w) && isnan(g))))
+                fail("x[%d][%td] is %.17g, should be %.17g", i, j, g, w);
+        }
+    }
+    checks++;
+}
+
+static void FR(check)(const KERNELS *kernels) {
+    /* 64 bytes hold W numbers; a (rows, n) array of row stride ld ends with its last row's last number. */
+    const ptrdiff_t W = 64 / (ptrdiff_t)sizeof(REAL), BH = B * H;
+    const ptrdiff_t lda = K + 3, ldc = H + 2, ldw = H + 1, ldt = K + 5, packed = kernels->packed_size(K, H);
+
+    CHECK("sigmoid", (BH, BH), SPREAD(x[1], BH); k->activate(x[0], x[1], BH, 0));
+    CHECK("tanh", (BH, BH), SPREAD(x[1], BH); k->activate(x[0], x[1], BH, 1));
+    CHECK("rnn_dgates, tanh", (BH, BH, BH, BH), k->rnn_dgates(x[0], x[1], x[2], x[3], B, H, 0));
+    CHECK("rnn_dgates, relu, dpre is dh", (BH, BH, BH), k->rnn_dgates(x[0], x[0], x[1], x[2], B, H, 1));
+    CHECK("lstm_dgates", (4 * BH, BH, BH, BH, BH, BH), k->lstm_dgates(x[0], x[1], x[2], x[3], x[4], x[5], B, H));
+    CHECK("gru_dgates", (3 * BH, BH, BH, BH, BH), k->gru_dgates(x[0], x[1], x[2], x[3], x[4], B, H));
+    CHECK("gru_dupdate", (3 * BH, BH, BH, BH), k->gru_dupdate(x[0], x[1], x[2], x[3], B, H));
+    CHECK("gru_dreset", (3 * BH, BH, BH, BH), k->gru_dreset(x[0], x[1], x[2], x[3], B, H));
+
+    /* Between the rows lies NaN, which must neither be used nor overwritten. Packed weights are each table's own. */
+    CHECK("pack, multiply", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(K, ldw, H), packed),
+          GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], K, ldw, H);
+          k->pack(x[3], x[2], 1, ldw, K, H);
+          k->multiply(x[0], ldc, x[1], lda, x[3], B, K, H, 0);
+          BLANK(x[3], 0, packed));
+    CHECK("pack transposed, multiply and add", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(H, ldt, K), packed),
+          GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], H, ldt, K);
+          k->pack(x[3], x[2], ldt, 1, K, H);
+          k->multiply(x[0], ldc, x[1], lda, x[3], B, K, H, 1);
+          BLANK(x[3], 0, packed));
+    CHECK("multiply 1, 2 or 3 rows at a time", (BH, B * K, K * H, packed, BH),
+          k->pack(x[3], x[2], 1, H, K, H);
+          k->multiply(x[0], H, x[1], K, x[3], B, K, H, 0);
+          for (ptrdiff_t rows = 1; rows <= 3; rows++) {
+              BLANK(x[4], 0, BH);
+              for (ptrdiff_t m = 0; m < B; m += rows)
+                  k->multiply(x[4] + m * H, H, x[1] + m * K, K, x[3], B - m < rows ? B - m : rows, K, H, 0);
+              SAME_BITS(x[0], x[4], BH);
+          }
+          BLANK(x[3], 0, packed));
+    CHECK("outer", (SPAN(B, ldc, H), SPAN(K, B + 1, B), SPAN(K, ldw, (H + W - 1) / W * W)),
+          GAPS(x[0], B, ldc, H); GAPS(x[1], K, B + 1, B); GAPS(x[2], K, ldw, H);
+          BLANK(x[2], SPAN(K, ldw, H), SPAN(K, ldw, (H + W - 1) / W * W));
+          k->outer(x[0], ldc, x[1], B + 1, x[2], ldw, B, H, K));
+}
+
+/* Of the rows from b on. Arrays o .. o+3 are h, c, gates, extra; 4 .. 7 are h_prev, c_prev, bias, w. Each cell gets
+ * all: what it does not name has to stay as it is. */
+#define STEP(o, b, rows)                                                                                               \
+    &(fr_step){.h = x[o] + (b) * ldh,                                                                                  \
+               .c = x[(o) + 1] + (b) * H,                                                                              \
+               .gates = in_place && width == 1 ? x[o] + (b) * H : x[(o) + 2] + (b) * width * H,                        \
+               .extra = x[(o) + 3] + (b) * H,                                                                          \
+               .h_prev = x[4] + (b) * ldp,                                                                             \
+               .c_prev = x[in_place ? (o) + 1 : 5] + (b) * H,                                                          \
+               .bias = x[6],                                                                                           \
+               ldh, ldp, rows, H, save}
+
+static void FR(check_step)(const KERNELS *kernels, int cell, int save) {
+    static const char *const name[] = {"tanh", "relu", "lstm", "gru", "reset", "update"};
+    const int in_place = (B + H + save) % 2; /* every other time: it comes with all kinds of sizes */
+    const ptrdiff_t G = naive_gates_of[cell], width = naive_width[cell], BH = B * H, some = save ? 1 : 3;
+    const ptrdiff_t ldh = in_place ? H : H + 3, ldp = H + 2, h = SPAN(B, ldh, H), h_prev = SPAN(B, ldp, H);
+    const ptrdiff_t packed = kernels->step_size(cell, H), columns = kernels->packed_size(H, G * H);
+    char what[80];
+    snprintf(what, sizeof what, "step of %s%s%s", name[cell], save ? ", save" : "", in_place ? ", in place" : "");
+
+    /* All at once, one way; and a few rows at a time in two calls for half of the blocks each, mostly the other way. */
+    CHECK(what, (h, BH, width * BH, BH, h_prev, BH, 4 * H, G * H * H, packed, h, BH, width * BH, BH),
+          GAPS(x[0], B, ldh, H); GAPS(x[4], B, ldp, H);
+          for (int i = 0; i < 4; i++) memcpy(x[9 + i], x[i], (size_t)lengths[i] * sizeof **x);
+          const ptrdiff_t n = k->step_blocks(cell, H);
+          k->step_pack(x[8], cell, x[7], H);
+          k->step(STEP(0, 0, B), cell, x[8], 0, n, save);
+          for (ptrdiff_t b = 0; b < B; b += some) {
+              k->step(STEP(9, b, B - b < some ? B - b : some), cell, x[8], n / 2, n, !save);
+              k->step(STEP(9, b, B - b < some ? B - b : some), cell, x[8], 0, n / 2, 1);
+          }
+          for (int i = 0; i < 4; i++) SAME_BITS(x[i], x[9 + i], lengths[i]);
+          BLANK(x[8], 0, packed));
+
+    strcat(what, ", product made before");
+    CHECK(what, (h, BH, width * BH, BH, h_prev, BH, 4 * H, G * H * H, columns, B * G * H),
+          GAPS(x[0], B, ldh, H); GAPS(x[4], B, ldp, H);
+          k->pack(x[8], x[7], H, 1, H, G * H);
+          if (cell == FR_GRU_UPDATE) k->multiply(x[9], G * H, x[3], H, x[8], B, H, G * H, 0);
+          else k->multiply(x[9], G * H, x[4], ldp, x[8], B, H, G * H, 0);
+          k->step_gates(STEP(0, 0, B), cell, x[9]);
+          BLANK(x[8], 0, columns));
+}
+
+static void FR(check_steps)(const KERNELS *kernels) {
+    K = H;
+    for (int cell = 0; cell < FR_CELLS; cell++)
+        for (int save = 0; save < 2; save++) FR(check_step)(kernels, cell, save);
+}
+
+static void FR(check_sizes)(const KERNELS *kernels) {
+    /* Around the tiles' rows, the vectors' lanes, the panels of four vectors, and the blocks of k. */
+    static const ptrdiff_t rows[] = {0, 1, 2, 3, 5, 6, 7, 8, 13, 17};
+    static const ptrdiff_t units[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 130, 200};
+    static const ptrdiff_t depths[] = {0, 1, 2, 63, 64, 65, 130, 300};
+    checks = 0;
+    for (int pass = 0; pass < 3; pass++) {
+        at_end = pass > 0;
+        with_nan = pass > 1;
+        for (int r = 0; r < COUNT(rows); r++)
+            for (int u = 0; u < COUNT(units); u++) {
+                B = rows[r], H = units[u], K = depths[(r + u) % COUNT(depths)];
+                FR(check)(kernels);
+                if ((r + u) % 5 == pass) FR(check_steps)(kernels); /* the slowest: each pass takes its own sizes */
+            }
+        B = 9, H = 33, K = 8200; /* so deep that `multiply` takes the rows in two chunks, the second of one row */
+        FR(check)(kernels);
+    }
+    B = 3900, H = 17, with_nan = 0; /* and so many rows that `step` takes them in two */
+    FR(check_steps)(kernels);
+    printf("%s %s: %d checks passed\n", table_name, sizeof(REAL) == 4 ? "f32" : "f64", checks);
+    fflush(stdout);
+}
+#undef STEP

@@ -1,0 +1,183 @@
+/* What fastrnn.h promises, written as the equations stand: a table of its own, in double, one number at a time.
+ * No blocks, no vectors, nothing shared with csrc.
+ */
+#include <math.h>
+
+#include "fastrnn.h"
+
+static double naive_sigmoid(double x) { return 1 / (1 + exp(-x)); }
+static double naive_relu(double x) { return x < 0 ? 0 : x; } /* NaN stays */
+
+/* --- one step forward: every unit is a block of its own ---------------------------------------------------------- */
+
+static const ptrdiff_t naive_gates_of[FR_CELLS] = {1, 1, 4, 3, 2, 1};
+static const ptrdiff_t naive_width[FR_CELLS] = {1, 1, 4, 3, 3, 3}; /* of `gates` */
+
+/* The new state of unit j in row b; part[g] is what the recurrent product gives to its gate g. */
+static void naive_unit(const fr_step *s, int cell, const double *part, ptrdiff_t b, ptrdiff_t j) {
+    const ptrdiff_t H = s->H, k = b * H + j;
+    const double *bias = (const double *)s->bias + j, *h_prev = (const double *)s->h_prev + b * s->ld_prev + j;
+    const double *c_prev = s->c_prev;
+    double *h = (double *)s->h + b * s->ldh + j, *c = s->c, *extra = s->extra;
+    double *gates = (double *)s->gates + b * naive_width[cell] * H + j;
+#define PRE(g) (gates[(g) * H] + part[g] + bias[(g) * H])
+    if (cell == FR_RNN_TANH) *h = tanh(PRE(0));
+    if (cell == FR_RNN_RELU) *h = naive_relu(PRE(0));
+    if (cell == FR_LSTM) {
+        const double i = naive_sigmoid(PRE(0)), f = naive_sigmoid(PRE(1)), g = tanh(PRE(2)), o = naive_sigmoid(PRE(3));
+        c[k] = f * c_prev[k] + i * g;
+        *h = o * tanh(c[k]);
+        if (s->save) gates[0] = i, gates[H] = f, gates[2 * H] = g, gates[3 * H] = o;
+    }
+    if (cell == FR_GRU) {
+        const double r = naive_sigmoid(PRE(0)), z = naive_sigmoid(PRE(1)), recurrent = part[2] + bias[3 * H];
+        const double n = tanh(gates[2 * H] + bias[2 * H] + r * recurrent);
+        *h = (1 - z) * n + z * *h_prev;
+        if (s->save) gates[0] = r, gates[H] = z, gates[2 * H] = n, extra[k] = recurrent;
+    }
+    if (cell == FR_GRU_RESET) {
+        gates[0] = naive_sigmoid(PRE(0)), gates[H] = naive_sigmoid(PRE(1));
+        extra[k] = gates[0] * *h_prev;
+    }
+    if (cell == FR_GRU_UPDATE) {
+        const double z = gates[H], n = gates[2 * H] = tanh(gates[2 * H] + part[0] + bias[2 * H] + bias[3 * H]);
+        *h = (1 - z) * n + z * *h_prev;
+    }
+#undef PRE
+}
+
+static ptrdiff_t naive_step_blocks(int cell, ptrdiff_t H) { return (void)cell, H; }
+static ptrdiff_t naive_step_size(int cell, ptrdiff_t H) { return naive_gates_of[cell] * H * H; }
+
+static void naive_step_pack(double *packed, int cell, const double *w, ptrdiff_t H) {
+    for (ptrdiff_t i = 0; i < naive_step_size(cell, H); i++) packed[i] = w[i];
+}
+
+static void naive_step(const fr_step *s, int cell, const double *packed, ptrdiff_t first, ptrdiff_t last,
+                       int backwards) {
+    const ptrdiff_t H = s->H;
+    (void)backwards;
+    for (ptrdiff_t b = 0; b < s->B; b++)
+        for (ptrdiff_t j = first; j < last; j++) {
+            const double *a = cell == FR_GRU_UPDATE ? (double *)s->extra + b * H : (double *)s->h_prev + b * s->ld_prev;
+            double part[4] = {0};
+            for (ptrdiff_t g = 0; g < naive_gates_of[cell]; g++) {
+                const double *w = packed + (g * H + j) * H;
+                for (ptrdiff_t k = 0; k < H; k++) part[g] += a[k] * w[k];
+            }
+            naive_unit(s, cell, part, b, j);
+        }
+}
+
+static void naive_step_gates(const fr_step *s, int cell, const double *product) {
+    const ptrdiff_t G = naive_gates_of[cell], H = s->H;
+    for (ptrdiff_t b = 0; b < s->B; b++)
+        for (ptrdiff_t j = 0; j < H; j++) {
+            double part[4] = {0};
+            for (ptrdiff_t g = 0; g < G; g++) part[g] = product[(b * G + g) * H + j];
+            naive_unit(s, cell, part, b, j);
+        }
+}
+
+/* --- back, and the products -------------------------------------------------------------------------------------- */
+
+#define EACH_UNIT for (ptrdiff_t b = 0; b < B; b++) for (ptrdiff_t j = 0, k = b * H; j < H; j++, k = b * H + j)
+#define GATE(g, of) gates[(b * (of) + (g)) * H + j]
+
+static void naive_rnn_dgates(double *dpre, const double *dh, const double *dy, const double *h, ptrdiff_t B,
+                             ptrdiff_t H, int relu) {
+    EACH_UNIT dpre[k] = relu ? (h[k] > 0 ? dh[k] + dy[k] : 0) : (dh[k] + dy[k]) * (1 - h[k] * h[k]);
+}
+
+static void naive_lstm_dgates(double *gates, double *dc, const double *dh, const double *dy, const double *c,
+                              const double *c_prev, ptrdiff_t B, ptrdiff_t H) {
+    EACH_UNIT {
+        const double i = GATE(0, 4), f = GATE(1, 4), g = GATE(2, 4), o = GATE(3, 4);
+        const double d = dh[k] + dy[k], t = tanh(c[k]), e = dc[k] + d * o * (1 - t * t);
+        GATE(0, 4) = e * g * i * (1 - i);
+        GATE(1, 4) = e * c_prev[k] * f * (1 - f);
+        GATE(2, 4) = e * i * (1 - g * g);
+        GATE(3, 4) = d * t * o * (1 - o);
+        dc[k] = e * f;
+    }
+}
+
+static void naive_gru_dgates(double *gates, double *hn, double *dh, const double *dy, const double *h_prev,
+                             ptrdiff_t B, ptrdiff_t H) {
+    EACH_UNIT {
+        const double r = GATE(0, 3), z = GATE(1, 3), n = GATE(2, 3), d = dh[k] + dy[k];
+        const double dn = GATE(2, 3) = d * (1 - z) * (1 - n * n);
+        GATE(0, 3) = dn * hn[k] * r * (1 - r);
+        GATE(1, 3) = d * (h_prev[k] - n) * z * (1 - z);
+        hn[k] = dn * r;
+        dh[k] = d * z;
+    }
+}
+
+static void naive_gru_dupdate(double *gates, double *dh, const double *dy, const double *h_prev, ptrdiff_t B,
+                              ptrdiff_t H) {
+    EACH_UNIT {
+        const double z = GATE(1, 3), n = GATE(2, 3), d = dh[k] + dy[k];
+        GATE(1, 3) = d * (h_prev[k] - n) * z * (1 - z);
+        GATE(2, 3) = d * (1 - z) * (1 - n * n);
+        dh[k] = d * z;
+    }
+}
+
+static void naive_gru_dreset(double *gates, double *dh, const double *drh, const double *h_prev, ptrdiff_t B,
+                             ptrdiff_t H) {
+    EACH_UNIT {
+        const double r = GATE(0, 3);
+        GATE(0, 3) = drh[k] * h_prev[k] * r * (1 - r);
+        dh[k] += r * drh[k];
+    }
+}
+
+static ptrdiff_t naive_packed_size(ptrdiff_t K, ptrdiff_t N) { return K * N; }
+
+static void naive_pack(double *packed, const double *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
+    for (ptrdiff_t k = 0; k < K; k++)
+        for (ptrdiff_t j = 0; j < N; j++) packed[k * N + j] = w[j * column + k * step];
+}
+
+static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *packed,
+                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add) {
+    for (ptrdiff_t m = 0; m < M; m++)
+        for (ptrdiff_t j = 0; j < N; j++) {
+            double sum = 0;
+            for (ptrdiff_t k = 0; k < K; k++) sum += a[m * lda + k] * packed[k * N + j];
+            c[m * ldc + j] = add ? c[m * ldc + j] + sum : sum;
+        }
+}
+
+static void naive_outer(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *b, ptrdiff_t ldb,
+                        ptrdiff_t M, ptrdiff_t N, ptrdiff_t K) {
+    for (ptrdiff_t m = 0; m < M; m++)
+        for (ptrdiff_t j = 0; j < N; j++) {
+            double sum = 0;
+            for (ptrdiff_t k = 0; k < K; k++) sum += a[k * lda + m] * b[k * ldb + j];
+            c[m * ldc + j] = sum;
+        }
+}
+
+static void naive_activate(double *y, const double *x, ptrdiff_t n, int which) {
+    for (ptrdiff_t j = 0; j < n; j++) y[j] = which == 0 ? naive_sigmoid(x[j]) : tanh(x[j]);
+}
+
+static const fr_kernels_f64 naive = {
+    .step_blocks = naive_step_blocks,
+    .step_size = naive_step_size,
+    .step_pack = naive_step_pack,
+    .step = naive_step,
+    .step_gates = naive_step_gates,
+    .rnn_dgates = naive_rnn_dgates,
+    .lstm_dgates = naive_lstm_dgates,
+    .gru_dgates = naive_gru_dgates,
+    .gru_dupdate = naive_gru_dupdate,
+    .gru_dreset = naive_gru_dreset,
+    .packed_size = naive_packed_size,
+    .pack = naive_pack,
+    .multiply = naive_multiply,
+    .outer = naive_outer,
+    .activate = naive_activate,
+};

@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# The kernels and the thread team without Python, and all under sanitizers. No argument is all three in turn.
+#
+#   tests/native/run.sh native      kernels_test and team_test with every compiler there is, warnings as errors
+#   tests/native/run.sh arm         kernels_test for 64-bit ARM in an emulator; exits 77 where the tools are missing
+#   tests/native/run.sh sanitize    team_test with ThreadSanitizer; kernels_test and the Python suite with
+#                                   AddressSanitizer and UBSan; needs GCC; what follows goes to pytest
+#
+# PYTHON (python3) is an interpreter with all that building and testing needs, CC_ARM and QEMU the tools for ARM.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+SANITIZE=(-fno-sanitize-recover=all -g)
+
+build() { # $1 into $scratch/$1 of the compiler, flags and sources that follow; optimised as in setup.py
+    local name=$1
+    shift
+    "$@" -std=c11 -ffp-contract=fast -fvisibility=hidden -Wall -Wextra -Werror -Icsrc -pthread -o "$scratch/$name" -lm
+}
+
+kernels_test() { build "$@" csrc/dispatch.c csrc/isa_*.c tests/native/kernels_test.c; }
+team_test() { build "$@" csrc/team.c tests/native/team_test.c; }
+
+native() {
+    local cc
+    for cc in gcc clang; do
+        command -v "$cc" > /dev/null || { echo "-- no $cc here"; continue; }
+        echo "-- $cc"
+        kernels_test "kernels_$cc" "$cc" -O3
+        "$scratch/kernels_$cc"
+        team_test "team_$cc" "$cc" -O3
+        "$scratch/team_$cc"
+    done
+}
+
+arm() {
+    local cc=${CC_ARM:-aarch64-linux-gnu-gcc} qemu=${QEMU:-}
+    qemu=${qemu:-$(command -v qemu-aarch64 || command -v qemu-aarch64-static || true)}
+    if ! command -v "$cc" > /dev/null || [ -z "$qemu" ]; then
+        echo "-- skipped: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+        return 77
+    fi
+    echo "-- as it is built"
+    kernels_test arm "$cc" -static -O3
+    "$qemu" "$scratch/arm" neon baseline
+    echo "-- with UBSan, which here also sees the scalar baseline"
+    kernels_test arm_ubsan "$cc" -static -O1 -fsanitize=undefined "${SANITIZE[@]}"
+    "$qemu" "$scratch/arm_ubsan" neon baseline
+}
+
+sanitize() {
+    local flags="-fsanitize=address,undefined ${SANITIZE[*]}" python=${PYTHON:-python3}
+    echo "-- team_test"
+    team_test raced gcc -O1 -fsanitize=thread -g
+    "$scratch/raced"
+
+    echo "-- kernels_test"
+    kernels_test sanitized gcc -O1 $flags
+    # The report of where it happened instead of the test's own message.
+    ASAN_OPTIONS=handle_segv=2:handle_sigbus=2 "$scratch/sanitized"
+
+    echo "-- the Python suite"
+    mkdir "$scratch/tree"
+    git ls-files -z --cached --others --exclude-standard | tar --null -T - -cf - | tar -xf - -C "$scratch/tree"
+    cd "$scratch/tree"
+    CC=gcc CFLAGS=$flags LDFLAGS=$flags "$python" setup.py --quiet egg_info build_ext --inplace > build.log 2>&1 ||
+        { cat build.log; return 1; }
+    # ASan's library has to come first, for the interpreter is not linked to it. Python leaks at exit, and one test asks
+    # for more memory than there is. Every object by itself from malloc, where ASan watches it. pytest would swallow
+    # what is said at an abort, so that goes to files. ASan holds freed memory back: no test of growth. Processes that
+    # tests start take the package from PYTHONPATH.
+    export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
+    export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$scratch/report
+    export UBSAN_OPTIONS=print_stacktrace=1:log_path=$scratch/report PYTHONMALLOC=malloc PYTHONPATH=$PWD
+    "$python" -c 'import fastrnn, sys; sys.exit(not fastrnn.__file__.startswith(sys.argv[1]))' "$PWD"
+    "$python" -m pytest -q --deselect tests/test_memory.py::test_training_does_not_grow_the_process "$@" ||
+        { cat "$scratch"/report.*; return 1; }
+}
+
+case ${1:-} in
+    native | arm | sanitize) "$@" ;; # called as they are: within && or || errors would not end them
+    "") native; arm; sanitize ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
