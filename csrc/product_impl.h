@@ -21,12 +21,10 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. With `apart` each r has a w of its own, so
- * far from the one before: then it is the same row of a, times as many panels.
- */
+/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v] */
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
-                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t apart,
-                               ptrdiff_t K, int add, const int R, const int NV) {
+                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t K, int add,
+                               const int R, const int NV) {
     vec sum[MAX_ROWS][4], total[MAX_ROWS][4]; /* sum lives in registers, total in the L1 cache */
     ptrdiff_t k = 0;
     for (;;) {
@@ -38,9 +36,6 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
             FR_UNROLL for (int v = 0; v < NV; v++) weights[v] = *(const at_once *)(w + k * ldw + v * VL);
             FR_UNROLL for (int r = 0; r < R; r++) {
                 vec x = FR(splat)(a[r * row + k * step]);
-                if (r && apart) /* a constant 0 but for pairs */
-                    FR_UNROLL for (int v = 0; v < NV; v++)
-                        weights[v] = *(const at_once *)(w + r * apart + k * ldw + v * VL);
                 FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += weights[v] * x;
             }
         }
@@ -56,21 +51,40 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
     }
 }
 
+/* c (2*NV*VL) = a w for one row and two panels. As a tile of two rows GCC makes some sums of it without multiply-add. */
+static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K, const int NV) {
+    vec sum[8], total[8];
+    FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = FR(splat)((REAL)-0.0); /* a sum of -0 stays one */
+    ptrdiff_t k = 0;
+    do {
+        const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
+        FR_UNROLL for (int v = 0; v < 2 * NV; v++) sum[v] = FR(splat)(0);
+        for (; k < end; k++) {
+            vec x = FR(splat)(a[k]);
+            FR_UNROLL for (int v = 0; v < NV; v++) {
+                sum[v] += *(const at_once *)(w + (k * NV + v) * VL) * x;
+                sum[NV + v] += *(const at_once *)(w2 + (k * NV + v) * VL) * x;
+            }
+        }
+        FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = sum[v] + total[v];
+    } while (k < K);
+    FR_UNROLL for (int v = 0; v < 2 * NV; v++) FR(store)(c + v * VL, total[v], VL);
+}
+
 /* The instances. `rows` is R; ROWS(R) is R where a tile of R rows fits, else 1, which is then never called. */
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
     static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,     \
                                     ptrdiff_t lda, const REAL *w, ptrdiff_t K, int add) {                              \
-        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, 0, K, add, ROWS(R, NV), NV);                                   \
+        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, K, add, ROWS(R, NV), NV);                                   \
     }                                                                                                                  \
     static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
                                      ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K, int add) {              \
-        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, 0, K, add, ROWS(R, NV), NV);                                       \
+        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, ROWS(R, NV), NV);                                       \
     }
 #define PAIR(NV)                                                                                                       \
-    static void FR(pair_##NV)(REAL * c, const ptrdiff_t *at, const int *lanes, const REAL *a, const REAL *w,           \
-                              ptrdiff_t apart, ptrdiff_t K) {                                                          \
-        FR(tile)(c, NV * VL, at, lanes, a, 0, 1, w, NV * VL, apart, K, 0, 2, NV);                                      \
+    static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \
+        FR(pair)(c, a, w, w2, K, NV);                                                                                  \
     }
 PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
@@ -79,7 +93,7 @@ typedef void (*FR(tile_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, co
                            ptrdiff_t, int);
 typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
                             ptrdiff_t, ptrdiff_t, int);
-typedef void (*FR(pair_t))(REAL *, const ptrdiff_t *, const int *, const REAL *, const REAL *, ptrdiff_t, ptrdiff_t);
+typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t);
 #define ROW_OF(KIND, NV)                                                                                               \
     {                                                                                                                  \
         FR(KIND##_1_##NV), FR(KIND##_2_##NV), FR(KIND##_3_##NV), FR(KIND##_4_##NV), FR(KIND##_5_##NV),                 \

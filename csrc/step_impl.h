@@ -175,7 +175,8 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             const REAL *w = packed + p * H * G * U;
             if (small && i + 1 < last && (backwards ? n == U : H - j >= 2 * U)) { /* D: p and the next one, both of U units */
                 const ptrdiff_t q = backwards ? j - U : j;
-                FR(pair_of)[NV - 1](sums, at, lanes, a + m0 * lda, packed + q * H * G, H * G * U, H);
+                const REAL *first_panel = packed + q * H * G;
+                FR(pair_of)[NV - 1](sums, a + m0 * lda, first_panel, first_panel + H * G * U, H);
                 part(s, sums, NV * VL, U, m0, 1, q, U);
                 part(s, sums + NV * VL, NV * VL, U, m0, 1, q + U, U);
                 i++;

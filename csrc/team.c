@@ -102,17 +102,16 @@ static void *worker(void *unused) {
 }
 
 static void forget_threads(void) { /* the child of a fork has none of its parent's */
-    team.workers = team.sleeping = team.busy = 0;
+    team.workers = team.sleeping = team.busy = team.left = 0;
     team.vacant = 0;
     pthread_mutex_init(&team.lock, NULL);
     pthread_cond_init(&team.wake, NULL);
 }
 
+__attribute__((constructor)) static void tell_of_forks(void) { pthread_atfork(NULL, NULL, forget_threads); }
+
 static void hire(int workers) {
-    static int told;
     sigset_t all, before;
-    if (!told) pthread_atfork(NULL, NULL, forget_threads);
-    told = 1;
     sigfillset(&all); /* signals are for the threads of the program */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (; team.workers < workers; team.workers++) {
