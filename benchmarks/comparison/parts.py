@@ -12,7 +12,7 @@ from .libraries import FastRNN, ONNXRuntime, ONNXRuntimeBound, OpenVINO, PyTorch
 from .machine import fraction
 from .placement import place, tasks
 from .problem import SHAPES, Problem, compare
-from .timing import interleave, summary
+from .timing import WARM_UP, interleave, summary
 
 PEERS = (PyTorch, ONNXRuntime, ONNXRuntimeBound, OpenVINO, JAX, Keras, Thinc)
 STREAM_SIZES = (32, 128)  # I = H
@@ -24,7 +24,8 @@ def _ready(library, problem, training, expected):
     """The library's function for this problem, once its results are found right."""
     before = tasks()
     run = (library.build_training if training else library.build)(problem)
-    result = run()
+    for _ in range(WARM_UP):  # what threads it has, it has by now
+        result = run()
     if library.team:
         place(tasks() - before)
     if not training:
