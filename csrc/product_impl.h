@@ -10,10 +10,19 @@
  *    NV are constants in every instance, and TILE_ROWS keeps R * NV sums, NV weights and an x within the registers.
  * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream. The last panel has only
  *    as many vectors as there are columns for, zeros in the last one beyond the last column.
+ * D: A tile asks for a line of what is needed `soon` with each step: the panel after this one, which the first tile to
+ *    read it would else wait for, where the L2 cache does not hold it. LSTM, T=25: B=32, H=1024 65 -> 60 ms; B=16,
+ *    H=2048 166 -> 148; no difference where the cache does.
  */
 #define K_BLOCK 64
 #define OUTER_BLOCK 256 /* rows of b that stay in cache while all of a passes by: 64 KB a panel */
 #define MAX_ROWS 8
+#define LINE (64 / (ptrdiff_t)sizeof(REAL))
+#if FR_VECTORS
+#define PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#else
+#define PREFETCH(p) (void)(p)
+#endif
 #if FR_REGISTERS == 32
 #define TILE_ROWS(NV) ((NV) == 4 ? 6 : 8)
 #else
@@ -21,10 +30,10 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v] */
+/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. See D for `soon`. */
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
                                ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t K, int add,
-                               const int R, const int NV) {
+                               const REAL *soon, const int R, const int NV) {
     vec sum[MAX_ROWS][4], total[MAX_ROWS][4]; /* sum lives in registers, total in the L1 cache */
     ptrdiff_t k = 0;
     for (;;) {
@@ -33,6 +42,7 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
         const int first = k == 0;
         for (; k < end; k++) {
             vec weights[4];
+            if (R >= 4) PREFETCH(soon + k * LINE);
             FR_UNROLL for (int v = 0; v < NV; v++) weights[v] = *(const at_once *)(w + k * ldw + v * VL);
             FR_UNROLL for (int r = 0; r < R; r++) {
                 vec x = FR(splat)(a[r * row + k * step]);
@@ -75,12 +85,12 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
     static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,     \
-                                    ptrdiff_t lda, const REAL *w, ptrdiff_t K, int add) {                              \
-        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, K, add, ROWS(R, NV), NV);                                   \
+                                    ptrdiff_t lda, const REAL *w, ptrdiff_t K, int add, const REAL *soon) {            \
+        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, K, add, soon, ROWS(R, NV), NV);                             \
     }                                                                                                                  \
     static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
                                      ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K, int add) {              \
-        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, ROWS(R, NV), NV);                                       \
+        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, b, ROWS(R, NV), NV);                                     \
     }
 #define PAIR(NV)                                                                                                       \
     static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \
@@ -90,7 +100,7 @@ PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
 TILES(1) TILES(2) TILES(3) TILES(4)
 typedef void (*FR(tile_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
-                           ptrdiff_t, int);
+                           ptrdiff_t, int, const REAL *);
 typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
                             ptrdiff_t, ptrdiff_t, int);
 typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t);
@@ -147,11 +157,13 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
 
 /* c (+)= a w for M rows and one panel; rows are split evenly: 8 is 4 + 4, 16 is 6 + 5 + 5. */
 static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
-                                ptrdiff_t lda, const REAL *w, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV, int add) {
+                                ptrdiff_t lda, const REAL *w, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV, int add,
+                                const REAL *soon) {
     const ptrdiff_t most = FR(tile_rows)[NV - 1], tiles = (M + most - 1) / most;
     for (ptrdiff_t t = 0, m = 0; t < tiles; t++) {
         const ptrdiff_t R = (M - m + tiles - t - 1) / (tiles - t);
-        FR(tile_of)[NV - 1][R - 1](c + m * ldc, ldc, at, lanes, a + m * lda, lda, w, K, add);
+        FR(tile_of)[NV - 1][R - 1](c + m * ldc, ldc, at, lanes, a + m * lda, lda, w, K, add, soon);
+        soon += K * LINE; /* no further than into the panel after the next, which is as welcome */
         m += R;
     }
 }
@@ -173,7 +185,7 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
         for (ptrdiff_t first = 0; first < N;) {
             const ptrdiff_t NV = FR(panel_vectors)(N - first);
             FR(places)(at, lanes, first, N, NV);
-            FR(tiles)(c + m0 * ldc, ldc, at, lanes, a + m0 * lda, lda, w, rows, K, NV, add);
+            FR(tiles)(c + m0 * ldc, ldc, at, lanes, a + m0 * lda, lda, w, rows, K, NV, add, w);
             w += K * NV * VL;
             first += NV * VL;
         }
@@ -211,4 +223,6 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
 #undef TILE
 #undef TILES
 #undef PAIR
+#undef LINE
+#undef PREFETCH
 #undef ROW_OF

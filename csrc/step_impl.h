@@ -173,6 +173,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             const ptrdiff_t p = backwards ? last - 1 - (i - first) : i; /* C */
             const ptrdiff_t j = p * U, n = H - j < U ? H - j : U, NV = (G * n + VL - 1) / VL;
             const REAL *w = packed + p * H * G * U;
+            const REAL *soon = i + 1 == last ? w : backwards ? w - H * G * U : w + H * G * U;
             if (small && i + 1 < last && (backwards ? n == U : H - j >= 2 * U)) { /* D: p and the next one, both of U units */
                 const ptrdiff_t q = backwards ? j - U : j;
                 const REAL *first_panel = packed + q * H * G;
@@ -184,7 +185,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             }
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, NV * VL, at, lanes, a + m * lda, lda, w, rows, H, NV, 0);
+                FR(tiles)(sums, NV * VL, at, lanes, a + m * lda, lda, w, rows, H, NV, 0, soon);
                 part(s, sums, NV * VL, n, m, rows, j, n); /* B */
             }
         }
