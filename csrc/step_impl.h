@@ -72,6 +72,10 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
 /* Pre-activation of gate g: x's part, h's part, bias. */
 #define PRE(g) (load(row + (g) * H + l, n) + load(p + (g) * stride + l, n) + load(bias + (g) * H + l, n))
 
+/* (1-z) n + z h with one product: of two, compilers are free which one to add to, and GCC does it otherwise for AVX2 than
+ * for AVX-512. */
+#define MIXED(z, n, h) ((n) + (z) * ((h) - (n)))
+
 static void FR(rnn_tanh_part)(PART_ARGUMENTS) {
     (void)stride;
     OVER_UNITS(1, { store(h + l, FR(vtanh)(PRE(0)), n); })
@@ -111,7 +115,7 @@ static void FR(gru_part)(PART_ARGUMENTS) {
         vec z = FR(vsigmoid)(PRE(1));
         vec n_recurrent = load(p + 2 * stride + l, n) + load(bias + 3 * H + l, n);
         vec n_gate = FR(vtanh)(load(row + 2 * H + l, n) + load(bias + 2 * H + l, n) + r * n_recurrent);
-        store(h + l, ((REAL)1 - z) * n_gate + z * load(h_prev + l, n), n);
+        store(h + l, MIXED(z, n_gate, load(h_prev + l, n)), n);
         if (save) {
             store(row + l, r, n);
             store(row + H + l, z, n);
@@ -138,7 +142,7 @@ static void FR(gru_update_part)(PART_ARGUMENTS) {
         vec n_gate = FR(vtanh)(load(row + 2 * H + l, n) + load(p + l, n) + load(bias + 2 * H + l, n) +
                                load(bias + 3 * H + l, n));
         store(row + 2 * H + l, n_gate, n);
-        store(h + l, ((REAL)1 - z) * n_gate + z * load(h_prev + l, n), n);
+        store(h + l, MIXED(z, n_gate, load(h_prev + l, n)), n);
     })
 }
 
@@ -200,3 +204,4 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef PART_ARGUMENTS
 #undef OVER_UNITS
 #undef PRE
+#undef MIXED

@@ -8,6 +8,7 @@ import pytest
 from test_layers import LAYERS, as_tuple, every_layer, states
 
 import fastrnn
+from fastrnn._core import kernels
 
 
 @every_layer
@@ -150,6 +151,22 @@ def test_a_stream_on_every_engine(kind, engine):
     np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-13)
     for a, b in zip(as_tuple(stream.state), as_tuple(end), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-13)
+
+
+@every_layer
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_avx2_and_avx512_give_the_same_bits(kind, dtype):
+    """Which takes that both use multiply-add at the same places; a baseline without it cannot."""
+    if not {"avx512", "avx2"} <= set(kernels.available_isas()):
+        pytest.skip("this CPU does not have both")
+    rng = np.random.default_rng(0)
+    fast = LAYERS[kind](5, 75, num_layers=2, dtype=dtype, rng=1).freeze()
+    x = 3 * rng.standard_normal((9, 7, 5)).astype(dtype)
+    results = []
+    for isa in ("avx512", "avx2"):
+        with fastrnn.config_context(isa=isa):
+            results.append(fast(x)[0])
+    np.testing.assert_array_equal(*results)
 
 
 @every_layer
