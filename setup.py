@@ -36,6 +36,7 @@ setup(
             extension("plan"),
             extension("probe"),
             extension("stack"),
+            extension("stream"),
             extension("team", ["csrc/team.c"]),
         ],
         compiler_directives={

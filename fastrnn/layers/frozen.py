@@ -14,6 +14,7 @@ from fastrnn._core import stack
 from fastrnn._core.cell import Cell
 from fastrnn._core.matrix import Matrix
 from fastrnn._core.plan import Plan
+from fastrnn._core.stream import Stepper
 from fastrnn._products import BlasProducts
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.module import positive_int
@@ -225,7 +226,7 @@ class Stream:
             isa = _settings.isa()
             native = _settings.engine() == "native"
             layers = frozen._prepare(isa).layers if native else _stack_layers(layer, isa, packed=False)
-            self._stepper = stack.Stepper(layers, self.batch_size, layer.dtype)
+            self._stepper = Stepper(layers, self.batch_size, layer.dtype)
 
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
