@@ -1,12 +1,14 @@
 """The kernels' matrix products against NumPy, and the promise that a row's bits do not depend on its neighbours."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrnn._core import kernels
-from fastrnn._core.matrix import Matrix, multiply_into, outer_into
+from fastrnn._core.matrix import Matrix, aligned, multiply_into, outer_into
 
 ISAS = kernels.available_isas()
 DTYPES = (np.float32, np.float64)
@@ -82,3 +84,20 @@ def test_shapes_must_fit():
         outer_into(ISAS[0], np.zeros((3, 4)), np.zeros((2, 3)), np.zeros((3, 4)))
     with pytest.raises(ValueError, match="expected rows of float64"):
         multiply_into(matrix, np.zeros((2, 3), np.float32), np.zeros((2, 4)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("size", [100, 1 << 20])
+def test_memory_for_weights_is_the_process_s_own(size):
+    """Large pieces are mapped, and a mapping that is shared has no huge pages and goes on being shared after a fork."""
+    array = aligned(size, np.dtype(np.float32))
+    assert array.size == size
+    assert array.ctypes.data % 64 == 0
+    array[:] = 1
+    child = os.fork()
+    if child == 0:
+        array[:] = 2
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (array == 1).all()

@@ -2,8 +2,6 @@
 
 The pointers here are untyped and go in bytes: whatever knows numbers is behind the tables of csrc.
 """
-import numpy as np
-
 from libc.string cimport memset
 
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table,

@@ -54,7 +54,9 @@ def aligned(Py_ssize_t size, dtype):
     """
     cdef Py_ssize_t itemsize = dtype.itemsize, boundary = 64
     if size * itemsize >= HUGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, (size * itemsize + 2 * HUGE - 1) // HUGE * HUGE)
+        length = (size * itemsize + 2 * HUGE - 1) // HUGE * HUGE
+        # A shared mapping, which is the default, has no huge pages and stays shared after a fork.
+        memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         boundary = HUGE
         try:
             memory.madvise(mmap.MADV_HUGEPAGE)
