@@ -14,7 +14,6 @@
  *    32 units: 0.12 -> 0.10 us.
  */
 #define MOST_COLUMNS (4 * VL) /* of a block: gates * units */
-#define ROWS_OF_SUMS 64
 #define SMALL (32 * 1024) /* bytes of weights that stay in the L1 cache */
 
 static const int FR(gates_of)[FR_CELLS] = {
@@ -49,28 +48,39 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
 
 /* --- the new state of n units from j0 on, for `rows` rows from m0 on -------------------------------------------- */
 
-/* Gate g of unit j0 + l is product[row * ldp + g * stride + l] and what gates and bias hold for it. */
+/* Gate g of unit j0 + l is product[row * ldp + g * stride] and what gates and bias hold for it. */
 #define PART_ARGUMENTS                                                                                                 \
     const fr_step *s, const REAL *product, ptrdiff_t ldp, ptrdiff_t stride, ptrdiff_t m0, ptrdiff_t rows,              \
         ptrdiff_t j0, ptrdiff_t n_units
 #define load FR(load)
 #define store FR(store)
-/* BODY for up to VL units, with a constant VL wherever there are as many. p: product, k: of (B,H) arrays. */
+/* BODY for up to VL units of each row, with a constant VL wherever there are as many. p: product, k: of (B,H) arrays.
+ * Rows are the inner loop, so that constants and bias stay in registers: 16 units of an LSTM 31 -> 26 ns, GRU 21 -> 17. */
+#define EACH_ROW(GATES, ...)                                                                                          \
+    for (ptrdiff_t r = 0; r < rows; r++) {                                                                             \
+        const REAL *p = product + r * ldp + l;                                                                         \
+        REAL *row = (REAL *)s->gates + (m0 + r) * GATES * H + j0 + l;                                                  \
+        const REAL *h_prev = (const REAL *)s->h_prev + (m0 + r) * s->ld_prev + j0 + l;                                 \
+        REAL *h = (REAL *)s->h + (m0 + r) * s->ldh + j0 + l;                                                           \
+        const ptrdiff_t k = (m0 + r) * H + j0 + l;                                                                     \
+        (void)k, (void)h, (void)h_prev;                                                                                \
+        __VA_ARGS__                                                                                                    \
+    }
 #define OVER_UNITS(GATES, ...)                                                                                         \
     const ptrdiff_t H = s->H;                                                                                          \
-    for (ptrdiff_t r = 0; r < rows; r++) {                                                                             \
-        const REAL *p = product + r * ldp;                                                                             \
-        REAL *row = (REAL *)s->gates + (m0 + r) * GATES * H + j0;                                                      \
-        const REAL *bias = (const REAL *)s->bias + j0, *h_prev = (const REAL *)s->h_prev + (m0 + r) * s->ld_prev + j0; \
-        REAL *h = (REAL *)s->h + (m0 + r) * s->ldh + j0;                                                               \
-        const ptrdiff_t k = (m0 + r) * H + j0;                                                                         \
-        (void)k, (void)h, (void)h_prev, (void)bias;                                                                    \
-        ptrdiff_t l = 0;                                                                                               \
-        for (; l + VL <= n_units; l += VL) { const ptrdiff_t n = VL; __VA_ARGS__ }                                            \
-        if (l < n_units) { const ptrdiff_t n = n_units - l; __VA_ARGS__ }                                                     \
+    for (ptrdiff_t l = 0; l < n_units; l += VL) {                                                                      \
+        const REAL *bias = (const REAL *)s->bias + j0 + l;                                                             \
+        (void)bias;                                                                                                    \
+        if (l + VL <= n_units) {                                                                                       \
+            const ptrdiff_t n = VL;                                                                                    \
+            EACH_ROW(GATES, __VA_ARGS__)                                                                              \
+        } else {                                                                                                       \
+            const ptrdiff_t n = n_units - l;                                                                           \
+            EACH_ROW(GATES, __VA_ARGS__)                                                                              \
+        }                                                                                                              \
     }
 /* Pre-activation of gate g: x's part, h's part, bias. */
-#define PRE(g) (load(row + (g) * H + l, n) + load(p + (g) * stride + l, n) + load(bias + (g) * H + l, n))
+#define PRE(g) (load(row + (g) * H, n) + load(p + (g) * stride, n) + load(bias + (g) * H, n))
 
 /* (1-z) n + z h with one product: of two, compilers are free which one to add to, and GCC does it otherwise for AVX2 than
  * for AVX-512. */
@@ -78,12 +88,12 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
 
 static void FR(rnn_tanh_part)(PART_ARGUMENTS) {
     (void)stride;
-    OVER_UNITS(1, { store(h + l, FR(vtanh)(PRE(0)), n); })
+    OVER_UNITS(1, { store(h, FR(vtanh)(PRE(0)), n); })
 }
 
 static void FR(rnn_relu_part)(PART_ARGUMENTS) {
     (void)stride;
-    OVER_UNITS(1, { store(h + l, FR(vmax)(PRE(0), 0), n); })
+    OVER_UNITS(1, { store(h, FR(vmax)(PRE(0), 0), n); })
 }
 
 static void FR(lstm_part)(PART_ARGUMENTS) {
@@ -95,14 +105,14 @@ static void FR(lstm_part)(PART_ARGUMENTS) {
         vec f = FR(vsigmoid)(PRE(1));
         vec g = FR(vtanh)(PRE(2));
         vec o = FR(vsigmoid)(PRE(3));
-        vec c_new = f * load(c_prev + k + l, n) + i * g;
-        store(c + k + l, c_new, n);
-        store(h + l, o * FR(vtanh)(c_new), n);
+        vec c_new = f * load(c_prev + k, n) + i * g;
+        store(c + k, c_new, n);
+        store(h, o * FR(vtanh)(c_new), n);
         if (save) {
-            store(row + l, i, n);
-            store(row + H + l, f, n);
-            store(row + 2 * H + l, g, n);
-            store(row + 3 * H + l, o, n);
+            store(row, i, n);
+            store(row + H, f, n);
+            store(row + 2 * H, g, n);
+            store(row + 3 * H, o, n);
         }
     })
 }
@@ -113,14 +123,14 @@ static void FR(gru_part)(PART_ARGUMENTS) {
     OVER_UNITS(3, {
         vec r = FR(vsigmoid)(PRE(0));
         vec z = FR(vsigmoid)(PRE(1));
-        vec n_recurrent = load(p + 2 * stride + l, n) + load(bias + 3 * H + l, n);
-        vec n_gate = FR(vtanh)(load(row + 2 * H + l, n) + load(bias + 2 * H + l, n) + r * n_recurrent);
-        store(h + l, MIXED(z, n_gate, load(h_prev + l, n)), n);
+        vec n_recurrent = load(p + 2 * stride, n) + load(bias + 3 * H, n);
+        vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(bias + 2 * H, n) + r * n_recurrent);
+        store(h, MIXED(z, n_gate, load(h_prev, n)), n);
         if (save) {
-            store(row + l, r, n);
-            store(row + H + l, z, n);
-            store(row + 2 * H + l, n_gate, n);
-            store(hn + k + l, n_recurrent, n);
+            store(row, r, n);
+            store(row + H, z, n);
+            store(row + 2 * H, n_gate, n);
+            store(hn + k, n_recurrent, n);
         }
     })
 }
@@ -129,20 +139,20 @@ static void FR(gru_reset_part)(PART_ARGUMENTS) {
     REAL *rh = s->extra;
     OVER_UNITS(3, {
         vec r = FR(vsigmoid)(PRE(0));
-        store(row + l, r, n);
-        store(row + H + l, FR(vsigmoid)(PRE(1)), n);
-        store(rh + k + l, r * load(h_prev + l, n), n);
+        store(row, r, n);
+        store(row + H, FR(vsigmoid)(PRE(1)), n);
+        store(rh + k, r * load(h_prev, n), n);
     })
 }
 
 static void FR(gru_update_part)(PART_ARGUMENTS) {
     (void)stride;
     OVER_UNITS(3, {
-        vec z = load(row + H + l, n);
-        vec n_gate = FR(vtanh)(load(row + 2 * H + l, n) + load(p + l, n) + load(bias + 2 * H + l, n) +
-                               load(bias + 3 * H + l, n));
-        store(row + 2 * H + l, n_gate, n);
-        store(h + l, MIXED(z, n_gate, load(h_prev + l, n)), n);
+        vec z = load(row + H, n);
+        vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(p, n) + load(bias + 2 * H, n) +
+                               load(bias + 3 * H, n));
+        store(row + 2 * H, n_gate, n);
+        store(h, MIXED(z, n_gate, load(h_prev, n)), n);
     })
 }
 
@@ -153,7 +163,8 @@ static const FR(part_t) FR(part_of)[FR_CELLS] = {
 
 static void FR(step_gates)(const fr_step *s, int cell, const REAL *product) {
     const ptrdiff_t H = s->H;
-    FR(part_of)[cell](s, product, FR(gates_of)[cell] * H, H, 0, s->B, 0, H);
+    for (ptrdiff_t b = 0; b < s->B; b++)
+        FR(part_of)[cell](s, product + b * FR(gates_of)[cell] * H, 0, H, b, 1, 0, H);
 }
 
 /* --- all of a step ---------------------------------------------------------------------------------------------- */
@@ -163,7 +174,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
     const REAL *a = cell == FR_GRU_UPDATE ? s->extra : s->h_prev;
     const ptrdiff_t lda = cell == FR_GRU_UPDATE ? H : s->ld_prev;
     const FR(part_t) part = FR(part_of)[cell];
-    const ptrdiff_t chunk = FR(rows_at_once)(H);
+    const ptrdiff_t chunk = FR(rows_at_once)(H), block = FR(block_of)(H, 256 * 1024);
     const int small = s->B == 1 && G * H * H * (ptrdiff_t)sizeof(REAL) <= SMALL;
     static const ptrdiff_t at[4] = {0, VL, 2 * VL, 3 * VL};
     static const int lanes[4] = {VL, VL, VL, VL};
@@ -189,7 +200,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             }
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, NV * VL, at, lanes, a + m * lda, lda, w, rows, H, NV, 0, soon);
+                FR(tiles)(sums, NV * VL, at, lanes, a + m * lda, lda, w, rows, H, NV, 0, block, sums, soon);
                 part(s, sums, NV * VL, n, m, rows, j, n); /* B */
             }
         }
@@ -203,5 +214,6 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef SMALL
 #undef PART_ARGUMENTS
 #undef OVER_UNITS
+#undef EACH_ROW
 #undef PRE
 #undef MIXED
