@@ -71,9 +71,10 @@ typedef struct {
         /* packed <- weights (K,N) for `multiply`: number k of column j is w[j*column + k*step].                       \
          * packed is best aligned to 64 bytes. */                                                                      \
         void (*pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N);         \
-        /* c (M,N) = a (M,K) w, or c += with `add`; w (K,N) is packed, row strides ldc, lda. */                        \
+        /* c (M,N) = a (M,K) w, or c += with `add`; w (K,N) is packed, row strides ldc, lda. For so many groups of M    \
+         * rows, each beginning `distance` rows after the one before, in a as in c. */                                 \
         void (*multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,        \
-                         ptrdiff_t K, ptrdiff_t N, int add);                                                           \
+                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance);                     \
         /* c (M,N) = a' b, a (K,M), b (K,N); row strides ldc, lda, ldb. Each row of b is read up to the next multiple  \
          * of 64 bytes: there must be memory, and what it holds does not matter. */                                    \
         void (*outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t M, \

@@ -207,29 +207,34 @@ static FR_INLINE ptrdiff_t FR(rows_at_once)(ptrdiff_t K) {
 }
 
 static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
-                         ptrdiff_t K, ptrdiff_t N, int add) {
+                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance) {
     ptrdiff_t at[4];
     int lanes[4];
-    const ptrdiff_t chunk = FR(rows_at_once)(K), block = FR(block_of)(K, 512 * 1024);
+    const ptrdiff_t most = FR(rows_at_once)(K), block = FR(block_of)(K, 512 * 1024);
+    /* A panel passes by so many rows of so many groups before the next one comes. */
+    const ptrdiff_t chunk = M < most ? M : most, together = M ? most / chunk : 1;
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
     REAL sums[ROWS_OF_SUMS * 4 * VL];
-    for (ptrdiff_t m0 = 0; m0 < M; m0 += chunk) {
-        const ptrdiff_t end = M - m0 < chunk ? M : m0 + chunk;
-        const REAL *w = packed;
-        for (ptrdiff_t first = 0; first < N;) {
-            const ptrdiff_t NV = FR(panel_vectors)(N - first);
-            FR(places)(at, lanes, first, N, NV);
-            for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
-                const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(c + m * ldc, ldc, at, lanes, a + m * lda, lda, w, rows, K, NV, add, block, sums,
-                          end - m > ROWS_OF_SUMS ? w : w + K * NV * VL);
+    for (ptrdiff_t g0 = 0; g0 < groups; g0 += together)
+        for (ptrdiff_t m0 = 0; m0 < M; m0 += chunk) {
+            const ptrdiff_t end = M - m0 < chunk ? M : m0 + chunk, g1 = groups - g0 < together ? groups : g0 + together;
+            const REAL *w = packed;
+            for (ptrdiff_t first = 0; first < N;) {
+                const ptrdiff_t NV = FR(panel_vectors)(N - first);
+                FR(places)(at, lanes, first, N, NV);
+                for (ptrdiff_t g = g0; g < g1; g++)
+                    for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
+                        const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
+                        const ptrdiff_t row = g * distance + m;
+                        FR(tiles)(c + row * ldc, ldc, at, lanes, a + row * lda, lda, w, rows, K, NV, add, block, sums,
+                                  g + 1 < g1 || m + rows < end ? w : w + K * NV * VL);
+                    }
+                w += K * NV * VL;
+                first += NV * VL;
             }
-            w += K * NV * VL;
-            first += NV * VL;
         }
-    }
 }
 
 static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t M,

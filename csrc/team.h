@@ -1,10 +1,13 @@
 /* A team of threads for jobs of 20 us and more, in plain C: it never meets Python, and its hand-over takes well under a
  * microsecond while the team is awake.
  *
- * A job says how many it would like and how long it is willing to wait for them. Who has not come by then is not in it:
- * a thread whose core is busy with something else costs a job its patience and no more. A job that finds the team at
- * work, in the child of a fork before threads were made again, or on a system without POSIX threads, runs on its
- * caller alone. So a job must be able to run with any number of members from one to what it asked for.
+ * A job falls into parts that do not meet, and then nobody waits: whoever comes takes the next part, the caller too. Or
+ * its members meet. Then it says how many it would like and how long it is willing to wait for them, and who has not
+ * come by then is not in it: a thread whose core is busy with something else costs a job its patience and no more.
+ *
+ * A job that finds the team at work, in the child of a fork before threads were made again, or on a system without
+ * POSIX threads, runs on its caller alone. So a job must be able to run with any number of members from one to what it
+ * asked for.
  */
 #ifndef FASTRNN_TEAM_H
 #define FASTRNN_TEAM_H
@@ -17,6 +20,10 @@ typedef void (*fr_work)(void *job, int rank, int size);
 /* Call work(job, rank, size) for each rank at the same time, in at most `wanted` threads, the caller as rank 0; return
  * the size. At most `patience` nanoseconds are spent waiting for others to come. */
 int fr_team_run(fr_work work, void *job, int wanted, long patience);
+
+/* Call work(job, part, parts) once for each part, in at most so many threads; or work(job, 0, 1) where nobody could come.
+ * Threads that sleep are woken only if what that takes is less than `patience` nanoseconds. */
+void fr_team_share(fr_work work, void *job, int parts, long patience);
 
 /* How many CPUs this process may use; a team is never larger. */
 int fr_team_cpus(void);

@@ -6,7 +6,7 @@ the plan sorts them. What a step takes and gives is said in fastrnn.h.
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
 from fastrnn._core.matrix cimport Matrix, address, multiply
 from fastrnn._core.plan cimport Plan
-from fastrnn._core.team cimport Work, run
+from fastrnn._core.team cimport Work, share
 
 
 cdef class _Loop(Work):
@@ -48,7 +48,7 @@ cdef class _Loop(Work):
         self.dh, self.dy = <char*>address(dh), <const char*>address(dy)
         if plan.B and self.H:
             with nogil:
-                run(self, members, patience)
+                share(self, members, patience)
 
 
 cdef class _RNN(_Loop):

@@ -7,7 +7,7 @@ from libc.string cimport memset
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table,
                                     kernels_of)
 from fastrnn._core.matrix cimport address, multiply
-from fastrnn._core.team cimport Work, cut, meet, run
+from fastrnn._core.team cimport Work, cut, meet, run, share
 
 from fastrnn._core.matrix import aligned
 
@@ -155,4 +155,7 @@ def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, ext
         product = aligned(plan.B * cell.G, h.dtype)
         loop.q.product = <char*>address(product)
     with nogil:
-        run(loop, members, patience)
+        if loop.by_units:
+            run(loop, members, patience)
+        else:
+            share(loop, members, patience)

@@ -7,7 +7,7 @@ import mmap
 import numpy as np
 
 from fastrnn._core.kernels cimport find_table, kernels_of
-from fastrnn._core.team cimport Work, cut, run
+from fastrnn._core.team cimport Work, cut, share
 
 HUGE = 2 * 1024 * 1024
 
@@ -110,7 +110,7 @@ def multiply_into(Matrix w, c, a, bint add=False, int members=1, long patience=0
     job.ldc, job.lda = row_stride(c, w.dtype), row_stride(a, w.dtype)
     job.c, job.a = <char*>address(c), <const char*>address(a)
     with nogil:
-        run(job, 1 if add or w.kernels == NULL else members, patience)
+        share(job, 1 if add or w.kernels == NULL else members, patience)
 
 
 cdef class _Outer(Work):
@@ -136,4 +136,4 @@ def outer_into(str isa, c, a, b, int members=1, long patience=0):
     job.ldc, job.lda, job.ldb = row_stride(c, c.dtype), row_stride(a, c.dtype), row_stride(b, c.dtype)
     job.c, job.a, job.b = <char*>address(c), <const char*>address(a), <const char*>address(b)
     with nogil:
-        run(job, members, patience)
+        share(job, members, patience)

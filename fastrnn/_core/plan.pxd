@@ -28,6 +28,15 @@ cdef class Plan:
         cdef Py_ssize_t last = s1 - 1 if not self.reverse or self.ragged else s0
         return self.row(last) + self.running(last) - self.first_row(s0, s1)
 
+    cdef inline Py_ssize_t alike(self, Py_ssize_t s, Py_ssize_t s1) noexcept nogil:
+        """How many steps from s on, below s1, have as many rows as s has."""
+        cdef Py_ssize_t end = s + 1
+        if not self.ragged:
+            return s1 - s
+        while end < s1 and self.batch_sizes[end] == self.batch_sizes[s]:
+            end += 1
+        return end - s
+
     cdef inline Py_ssize_t cut(self, int rank, int size) noexcept nogil:
         """Where the sequences (as sorted) of a member begin, when all are shared by their rows; of `size`: B."""
         if not self.ragged or rank == 0 or rank == size:

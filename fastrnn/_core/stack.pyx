@@ -15,9 +15,9 @@ from libc.string cimport memcpy, memset
 
 from fastrnn._core.cell cimport Cell, Sequence, walk
 from fastrnn._core.kernels cimport FR_LSTM
-from fastrnn._core.matrix cimport Matrix, address, multiply_part
+from fastrnn._core.matrix cimport Matrix, address, multiply_groups, multiply_part
 from fastrnn._core.plan cimport Plan
-from fastrnn._core.team cimport Work, await_, fr_barrier, fr_progress, meet, run, tell
+from fastrnn._core.team cimport Work, await_, fr_barrier, fr_progress, meet, run, share, tell
 
 from fastrnn._core.memory import SMALLEST as KEPT_FROM, empty
 
@@ -123,14 +123,17 @@ cdef class Stack:
                 members, patience, job.way = how.members, how.patience, WAYS[how.way]
                 if job.way == LAYERS and (job.ragged or self.D == 2 or self.L > MOST_LAYERS):
                     members = 1
-                if job.way == LAYERS:
+                if job.way == LAYERS or job.way == ROWS and job.ragged:
                     job.groups = members
-                elif self.D == 2 and members > 1:
+                elif job.way != ROWS and self.D == 2 and members > 1:
                     job.groups = 2
             if T and B and self.H:
                 job.allocate()
                 with nogil:
-                    run(job, members, patience)
+                    if job.way == ROWS or job.way == DIRECTIONS and self.L == 1 and members == 2:
+                        share(job, members, patience)
+                    else:
+                        run(job, members, patience)
         finally:
             PyBuffer_Release(&view)
         return y, final if self.has_c else final[0]
@@ -203,7 +206,12 @@ cdef enum:
 
 
 cdef class _Pass(Work):
-    """One call of a stack. A group is the members who share a direction (or, by layers, one member) and their scratch."""
+    """
+    One call of a stack.
+
+    A group is the members who share a direction, or one member by layers or, with ragged sequences, by rows; it has
+    scratch of its own. Members by rows of dense sequences have each their own rows of one group's.
+    """
     cdef Stack stack
     cdef Layer first
     cdef Plan plan, plan_back
@@ -223,7 +231,7 @@ cdef class _Pass(Work):
     cdef char* packed_h
     cdef char* between          # of each layer but the last; padded
     cdef Py_ssize_t gates_size, state_size, packed_x_size, packed_h_size, between_size
-    cdef fr_barrier barrier[2]  # of each group
+    cdef fr_barrier barrier[2]  # of each direction
     cdef fr_barrier everybody
     cdef fr_progress progress[MOST_LAYERS]
 
@@ -289,22 +297,24 @@ cdef class _Pass(Work):
 
     cdef void climb(self, Layer layer, int k, int rank, int size) noexcept nogil:
         """This layer, all members in it, and those above."""
+        cdef int group = rank if self.way == ROWS and self.groups > 1 else 0
         if layer.other is None:
-            self.direction(layer, self.plan, self.stack, k, 0, 0, rank, size)
-        elif size == 1:
-            self.direction(layer, self.plan, self.stack, k, 0, 0, 0, 1)
-            self.direction(layer.other, self.plan_back, self.stack, k, 1, 0, 0, 1)
+            self.direction(layer, self.plan, self.stack, k, 0, group, rank, size)
+        elif size == 1 or self.way == ROWS:
+            self.direction(layer, self.plan, self.stack, k, 0, group, rank, size)
+            self.direction(layer.other, self.plan_back, self.stack, k, 1, group, rank, size)
         elif rank % 2 == 0:  # members 0 2 4 .. forward, 1 3 5 .. backward
             self.direction(layer, self.plan, self.stack, k, 0, 0, rank // 2, (size + 1) // 2)
         else:
             self.direction(layer.other, self.plan_back, self.stack, k, 1, 1, rank // 2, size // 2)
         if layer.above is not None:
-            meet(&self.everybody, size)
+            if self.way != ROWS:
+                meet(&self.everybody, size)
             self.climb(layer.above, k + 1, rank, size)
 
     cdef void direction(self, Layer layer, Plan plan, Stack stack, int k, int d, int group, int rank,
                         int size) noexcept nogil:
-        """Direction d of layer k, by the members of a group."""
+        """Direction d of layer k, by the members of a group, or by rows those of a member's own sequences."""
         cdef:
             Py_ssize_t item = stack.itemsize, H = stack.H, width = layer.w_ih.K, state = self.B * H * item, s0 = 0
             Py_ssize_t k0 = plan.cut(rank, size), k1 = plan.cut(rank + 1, size)
@@ -312,7 +322,8 @@ cdef class _Pass(Work):
             char* out = self.output(k) + d * H * item
             char* h_n = self.states[0] + (k * stack.D + d) * state
             char* h0 = self.h0 + group * self.state_size
-            fr_barrier* barrier = &self.barrier[group if self.way != LAYERS else 0]
+            fr_barrier* barrier = &self.barrier[d]
+            int meeting = 1 if self.way == ROWS else size
             Sequence q
         self.begin(&q, layer.cell, k, d, group)
         memcpy(h0 + k0 * H * item, h_n + k0 * H * item, (k1 - k0) * H * item)
@@ -322,14 +333,14 @@ cdef class _Pass(Work):
             q.h, q.ldh = self.packed_h + group * self.packed_h_size, H
         else:
             q.h, q.ldh = out, stack.D * H
-        meet(barrier, size)
+        meet(barrier, meeting)
         while s0 < plan.steps:
             self.steps(layer, plan, &q, rows, s0, min(s0 + self.block, plan.steps), rank, size, barrier)
             s0 += self.block
         if self.ragged:
             plan.scatter(out, stack.D * H * item, q.h, H * item, k0, k1)
         plan.last_rows(h_n, q.h, H * item, q.ldh * item, k0, k1)
-        meet(barrier, size)
+        meet(barrier, meeting)
 
     cdef void begin(self, Sequence* q, Cell cell, int k, int d, int group) noexcept nogil:
         memset(q, 0, sizeof(Sequence))
@@ -343,15 +354,21 @@ cdef class _Pass(Work):
     cdef void steps(self, Layer layer, Plan plan, Sequence* q, const char* x, Py_ssize_t s0, Py_ssize_t s1, int rank,
                     int size, fr_barrier* barrier) noexcept nogil:
         """A block of steps: the input's part of the gates, then the time loop."""
+        cdef Py_ssize_t k0, k1, s = s0, n
         q.base = plan.first_row(s0, s1)
-        multiply_part(layer.w_ih, q.gates, layer.w_ih.N, x + q.base * layer.w_ih.K * layer.w_ih.itemsize,
-                      layer.w_ih.K, plan.count(s0, s1), rank, size)
-        meet(barrier, size)
-        if self.way == UNITS:
-            walk(layer.cell, plan, q, s0, s1, 0, self.B, rank, size, barrier)
-        else:
-            walk(layer.cell, plan, q, s0, s1, plan.cut(rank, size), plan.cut(rank + 1, size), 0, 1, NULL)
+        x += q.base * layer.w_ih.K * layer.w_ih.itemsize
+        if self.way != ROWS or size == 1:
+            multiply_part(layer.w_ih, q.gates, layer.w_ih.N, x, layer.w_ih.K, plan.count(s0, s1), rank, size)
             meet(barrier, size)
+            walk(layer.cell, plan, q, s0, s1, 0, self.B, rank, size, barrier)
+            return
+        k0, k1 = plan.cut(rank, size), plan.cut(rank + 1, size)
+        while s < s1:
+            n = plan.alike(s, s1)
+            multiply_groups(layer.w_ih, q.gates, x, plan.first_row(s, s + n) - q.base + k0, plan.size(s, k0, k1), n,
+                            plan.running(s))
+            s += n
+        walk(layer.cell, plan, q, s0, s1, k0, k1, 0, 1, NULL)
 
     cdef void follow(self, Layer layer, int k, int rank, int size) noexcept nogil:
         """Layers rank, rank + size, .. of dense sequences of one direction, each a block behind the one below."""

@@ -14,6 +14,9 @@ cdef class Work:
 # Do `work.part` in up to `members` threads at once; the size the team had. Waits `patience` ns for others to come.
 cdef int run(Work work, int members, long patience) noexcept nogil
 
+# Do `work.part` once for each of the parts, in as many threads as come. For parts that do not meet.
+cdef void share(Work work, int parts, long patience) noexcept nogil
+
 cdef void meet(fr_barrier* barrier, int size) noexcept nogil
 cdef void tell(fr_progress* progress, long value) noexcept nogil
 cdef void await_(fr_progress* progress, long value) noexcept nogil

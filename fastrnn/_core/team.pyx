@@ -5,6 +5,7 @@ A job is a subclass of `Work`, which holds what it works on and knows its part f
 cdef extern from "team.h" nogil:
     ctypedef void (*fr_work)(void* job, int rank, int size) noexcept nogil
     int fr_team_run(fr_work work, void* job, int wanted, long patience)
+    void fr_team_share(fr_work work, void* job, int parts, long patience)
     int fr_team_cpus()
     void fr_barrier_wait(fr_barrier* barrier, int size)
     void fr_progress_raise(fr_progress* progress, long value)
@@ -27,6 +28,13 @@ cdef int run(Work work, int members, long patience) noexcept nogil:
         begin(work, 0, 1)
         return 1
     return fr_team_run(<fr_work>begin, <void*>work, members, patience)
+
+
+cdef void share(Work work, int parts, long patience) noexcept nogil:
+    if parts < 2:
+        begin(work, 0, 1)
+    else:
+        fr_team_share(<fr_work>begin, <void*>work, parts, patience)
 
 
 cdef void meet(fr_barrier* barrier, int size) noexcept nogil:

@@ -20,7 +20,7 @@
 #include "naive.h"
 
 #define ARRAYS 13      /* arrays of one check, at most */
-#define ROOM (1 << 19) /* numbers in one of them, at most */
+#define ROOM (1 << 23) /* numbers in one of them, at most */
 #define COUNT(a) (int)(sizeof(a) / sizeof *(a))
 
 static const char *table_name;

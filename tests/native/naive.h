@@ -141,9 +141,10 @@ static void naive_pack(double *packed, const double *w, ptrdiff_t column, ptrdif
 }
 
 static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *packed,
-                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add) {
-    for (ptrdiff_t m = 0; m < M; m++)
+                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance) {
+    for (ptrdiff_t i = 0; i < groups * M; i++)
         for (ptrdiff_t j = 0; j < N; j++) {
+            const ptrdiff_t m = i / M * distance + i % M;
             double sum = 0;
             for (ptrdiff_t k = 0; k < K; k++) sum += a[m * lda + k] * packed[k * N + j];
             c[m * ldc + j] = add ? c[m * ldc + j] + sum : sum;

@@ -62,11 +62,33 @@ static int run(int wanted, long patience) {
     return size;
 }
 
+/* Parts that do not meet: each is done once, and what was done is seen by the caller. */
+static void part(void *job, int rank, int size) {
+    int *ran = job;
+    CHECK(rank < size && size <= MOST);
+    ran[rank]++;
+    ran[MOST + rank] = size;
+    if (rank % 2) {
+        const struct timespec nap = {0, 20000};
+        nanosleep(&nap, NULL); /* so that others come to take some */
+    }
+}
+
+static void share(int parts, long patience) {
+    int ran[2 * MOST] = {0};
+    fr_team_share(part, ran, parts, patience);
+    const int size = ran[MOST];
+    CHECK(size == 1 || size == parts);
+    for (int rank = 0; rank < MOST; rank++)
+        CHECK(ran[rank] == (rank < size) && ran[MOST + rank] == (rank < size ? size : 0));
+}
+
 static void *caller(void *number) {
     const int wanted = 2 + *(int *)number % 3;
     for (int i = 0; i < 20; i++) {
         const int size = run(wanted, PATIENT);
         CHECK(size == 1 || size == wanted);
+        share(wanted, PATIENT);
     }
     return NULL;
 }
@@ -97,6 +119,8 @@ int main(void) {
         for (int i = 0; i < 10; i++) {
             CHECK(run(wanted, PATIENT) == wanted);
             run(wanted, i * 1000); /* whoever comes */
+            share(wanted, i * 1000);
+            share(wanted, PATIENT);
             if (i % 5 == 0) nanosleep(&nap, NULL); /* so that they fall asleep */
         }
     fork_now();
