@@ -9,6 +9,9 @@
  *    members are on one core, for there are more members than cores or the system has put them there, the one that is
  *    waited for has to get it; and the system moves who wakes up to an idle core, but leaves who is running. Two on one
  *    core of two took 2 times as long as one alone when they only looked and yielded.
+ *    A thread that has slept is often put on the very CPU of who wakes it, and runs in turn with it beside an idle one
+ *    for milliseconds: so before they are woken, workers are forbidden that CPU. After 5 ms of rest on two CPUs of a
+ *    virtual machine a job found its helper within 2 ms in 79 of 300 cases, and so in 298.
  * C: Workers without a job go to sleep after AWAKE.
  */
 #define _GNU_SOURCE /* CPU affinity */
@@ -25,8 +28,8 @@
 #define AWAKE 100000L /* ns that a worker looks for the next job */
 #define WAKING 50000L /* ns that one may take to wake up. A job that should not wait for that wakes the team only if it
                          follows closely on another, for it is the next that will find it awake. */
-#define CALLING 5000L /* ns that the call to wake it costs */
-#define LOOKS 2000    /* 20 us */
+#define CALLING 20000L /* the same for parts that do not meet: who comes late, with cold caches, has to be of use yet */
+#define LOOKS 2000 /* 20 us */
 #define YIELDS 20
 
 static struct {
@@ -34,6 +37,8 @@ static struct {
     void *job;
     int wanted;
     int workers, sleeping;
+    int home; /* the CPU that sleeping workers keep away from, or -1 */
+    pthread_t threads[FR_MOST_MEMBERS];
     long last; /* when the last job ended */
     pthread_mutex_t lock;
     pthread_cond_t wake;
@@ -43,7 +48,7 @@ static struct {
     _Alignas(64) int size;        /* of this job, 0 as long as it is not known */
     _Alignas(64) int left;        /* members that have not finished */
     _Alignas(64) int busy;
-} team = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} team = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER, .home = -1};
 
 #define GET(x) __atomic_load_n(&(x), __ATOMIC_ACQUIRE)
 #define SET(x, value) __atomic_store_n(&(x), value, __ATOMIC_RELEASE)
@@ -106,6 +111,7 @@ static void *worker(void *unused) {
 }
 
 static void forget_threads(void) { /* the child of a fork has none of its parent's */
+    team.home = -1;
     team.workers = team.sleeping = team.busy = team.left = 0;
     team.vacant = 0;
     pthread_mutex_init(&team.lock, NULL);
@@ -119,11 +125,23 @@ static void hire(int workers) {
     sigfillset(&all); /* signals are for the threads of the program */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (; team.workers < workers; team.workers++) {
-        pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, NULL)) break;
-        pthread_detach(thread);
+        if (pthread_create(&team.threads[team.workers], NULL, worker, NULL)) break;
+        pthread_detach(team.threads[team.workers]);
+        team.home = -1;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void keep_away(void) { /* the workers from this CPU; B */
+#ifdef CPU_COUNT
+    cpu_set_t allowed;
+    const int home = sched_getcpu();
+    if (home == team.home || home < 0 || sched_getaffinity(0, sizeof allowed, &allowed)) return;
+    CPU_CLR(home, &allowed);
+    if (!CPU_COUNT(&allowed)) return;
+    for (int i = 0; i < team.workers; i++) pthread_setaffinity_np(team.threads[i], sizeof allowed, &allowed);
+    team.home = home;
+#endif
 }
 
 static void leave_team(void) {
@@ -156,6 +174,7 @@ static void open_job(fr_work work, void *job, int wanted, int places) {
     SET(team.vacant, places); /* A */
     __atomic_add_fetch(&team.opened, 1, __ATOMIC_SEQ_CST);
     if (__atomic_load_n(&team.sleeping, __ATOMIC_SEQ_CST)) {
+        keep_away();
         pthread_mutex_lock(&team.lock);
         pthread_cond_broadcast(&team.wake);
         pthread_mutex_unlock(&team.lock);

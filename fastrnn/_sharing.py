@@ -2,7 +2,7 @@
 
 Four ways of sharing a pass through a stack of layers. None of them changes a bit of the result.
 
-`rows`        each thread has its own sequences. Nobody waits within a time loop.
+`rows`        each thread has its own sequences. Nobody waits for another, and whoever comes late still takes a part.
 `units`       each thread has its own hidden units, and so its own part of the weights in its own cache; all meet after
               every step. For few sequences, and for weights that one core's cache does not hold.
 `directions`  one direction each.
@@ -12,7 +12,8 @@ Four ways of sharing a pass through a stack of layers. None of them changes a bi
 Work is counted in multiplications, for that does not depend on the machine; the constants were measured on Zen 5
 (AVX-512, 130 multiplications a nanosecond at best, about 50 for one sequence, which is as fast as the weights are
 read). A slower machine takes longer for the same work, and gains more by sharing it. How long a job waits for threads
-to come is a twentieth of what it would take alone, so whoever comes late costs no more than that (csrc/team.h).
+to come, where they have to meet, is a twentieth of what it would take alone, so whoever comes late costs no more than
+that (csrc/team.h).
 """
 
 from __future__ import annotations
@@ -44,9 +45,11 @@ ROWS = 4  # a thread takes no fewer sequences: with less, its tiles (csrc/produc
 # A step's multiplications from which halving it is worth a meeting, which takes 0.05 to 0.2 us and leaves h in the
 # other core's cache: 0.8 us of one sequence.
 MEETING = 40_000
-# Bytes of weights up to which each core reads them all: nothing is gained by halving them (LSTM, T=50 B=32 I=128 H=256,
-# 1 MB: 2954 us by rows, 2973 by units), and meetings are lost where others use the cores.
+# Bytes of weights up to which each core reads them all, or more of them for enough sequences: what is gained by halving
+# them is lost by meeting. On a Xeon, ms by rows and by units: LSTM, T=50 B=32 I=128 H=256, 1 MB: 5.1, 6.0; T=25, B=32,
+# H=512, 4 MB: 18.7, 13.6; B=64 25.3, 26.3; H=1024, 16 MB: B=32 56, 55, B=64 106, 107.
 OWN_CACHE = 2 * 1024 * 1024
+ROWS_FOR_ALL = 32  # of each thread
 BLOCKS = 8  # of steps at least, for layers to follow one another
 
 
@@ -94,7 +97,8 @@ def passing(
     if directions == 2 and members == 2:
         return Sharing(2, "directions", patience)
     by_units = batch * step >= MEETING * directions  # within a direction each has a share of the members
-    if not _few(batch, members) and (step * itemsize <= OWN_CACHE or not by_units):
+    enough = step * itemsize <= OWN_CACHE or batch >= ROWS_FOR_ALL * members
+    if not _few(batch, members) and (enough or not by_units):
         return Sharing(members, "rows", patience)
     if by_units:
         return Sharing(members, "units", patience)

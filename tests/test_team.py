@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import helpers
 import numpy as np
@@ -27,6 +28,19 @@ def always(monkeypatch, members, way):
 @pytest.mark.parametrize("members", [1, 2, 3, 9])
 def test_who_is_asked_comes(members):
     assert team.gathered(members, PATIENT) == members
+
+
+@pytest.mark.parametrize("gap", [0, 0.005])
+def test_a_team_at_rest_does_its_parts_too(gap):
+    """Whoever comes and when: all of a result is there. After a while of rest the threads sleep."""
+    fast = fastrnn.LSTM(16, 64, rng=0).freeze()
+    x = np.random.default_rng(0).standard_normal((30, 40, 16)).astype(np.float32)
+    with fastrnn.config_context(num_threads=1):
+        expected, _ = fast(x)
+    with fastrnn.config_context(num_threads=4):
+        for _ in range(20):
+            time.sleep(gap)
+            np.testing.assert_array_equal(fast(x)[0], expected)
 
 
 def test_nobody_waits_without_patience():
@@ -117,6 +131,7 @@ def passing(T, B, H, gates=4, layers=1, directions=1):
     [
         ({"T": 100, "B": 64, "H": 128}, "rows"),  # enough sequences, and weights that fit a core's cache
         ({"T": 25, "B": 64, "H": 1024}, "units"),  # weights that do not
+        ({"T": 25, "B": 256, "H": 1024}, "rows"),  # unless there are sequences enough
         ({"T": 100, "B": 1, "H": 128}, "units"),  # one sequence
         ({"T": 100, "B": 1, "H": 256, "gates": 1}, "units"),
         ({"T": 1, "B": 1, "H": 512}, "units"),  # one step
