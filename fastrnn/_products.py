@@ -100,12 +100,9 @@ class BlasProducts:
 
 
 class NativeProducts(BlasProducts):
-    """The products of the `native` engine: the kernels of csrc, and BLAS for what is large and stands alone."""
+    """The products of the `native` engine: the kernels of csrc."""
 
     engine = "native"
-
-    # What is too large to be read again from the L2 cache is left to BLAS, which packs it.
-    BLAS_FROM = 64_000_000  # multiplications
 
     def __init__(self, isa: str):
         self.isa = isa
@@ -146,12 +143,8 @@ class NativeProducts(BlasProducts):
 
     def weight_gradient(self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The product of d (m,n) transposed with rows (m,k), whose width is a multiple of 64 bytes."""
-        multiplications = d.size * rows.shape[1]
-        if multiplications >= self.BLAS_FROM:
-            return super().weight_gradient(d, rows, out)
         if out is None:
             out = empty((d.shape[1], rows.shape[1]), d.dtype)
-
-        sharing = _sharing.independent(multiplications, d.shape[1] // _sharing.ROWS)
+        sharing = _sharing.independent(d.size * rows.shape[1], d.shape[1] // _sharing.ROWS)
         outer_into(self.isa, out, d, rows, sharing.members, sharing.patience)
         return out

@@ -9,6 +9,8 @@ import numpy as np
 from fastrnn._core.kernels cimport find_table, kernels_of
 from fastrnn._core.team cimport Work, cut, share
 
+from fastrnn._core.memory import empty
+
 HUGE = 2 * 1024 * 1024
 
 
@@ -115,6 +117,8 @@ def multiply_into(Matrix w, c, a, bint add=False, int members=1, long patience=0
 
 cdef class _Outer(Work):
     cdef const fr_kernels* kernels
+    cdef char* scratch          # of each part
+    cdef Py_ssize_t scratch_size
     cdef char* c
     cdef const char* a
     cdef const char* b
@@ -123,7 +127,8 @@ cdef class _Outer(Work):
     cdef void part(self, int rank, int size) noexcept nogil:
         cdef Py_ssize_t m = cut(self.M, rank, size)
         self.kernels.outer(self.c + m * self.ldc * self.itemsize, self.ldc, self.a + m * self.itemsize, self.lda,
-                           self.b, self.ldb, cut(self.M, rank + 1, size) - m, self.N, self.K)
+                           self.b, self.ldb, cut(self.M, rank + 1, size) - m, self.N, self.K, False,
+                           self.scratch + rank * self.scratch_size)
 
 
 def outer_into(str isa, c, a, b, int members=1, long patience=0):
@@ -135,5 +140,11 @@ def outer_into(str isa, c, a, b, int members=1, long patience=0):
     job.kernels = kernels_of(find_table(isa), job.itemsize)
     job.ldc, job.lda, job.ldb = row_stride(c, c.dtype), row_stride(a, c.dtype), row_stride(b, c.dtype)
     job.c, job.a, job.b = <char*>address(c), <const char*>address(a), <const char*>address(b)
+    cdef Py_ssize_t part = (job.M + members - 1) // members
+    # Alone it is all of M; a whole number of cache lines.
+    job.scratch_size = (job.kernels.outer_size(job.M if members == 1 else part, job.N, job.K) * job.itemsize + 63) & ~63
+    alone = job.kernels.outer_size(job.M, job.N, job.K) * job.itemsize
+    scratch = empty((max(alone, members * job.scratch_size),), np.dtype(np.uint8))
+    job.scratch = <char*>address(scratch)
     with nogil:
         share(job, members, patience)

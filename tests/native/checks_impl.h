@@ -76,10 +76,16 @@ static void FR(check)(const KERNELS *kernels) {
                      (size_t)((B - groups * 2 * rows) * H) * sizeof **x);
           }
           BLANK(x[3], 0, packed));
-    CHECK("outer", (SPAN(B, ldc, H), SPAN(K, B + 1, B), SPAN(K, ldw, (H + W - 1) / W * W)),
+    const ptrdiff_t wide = (H + W - 1) / W * W, scratch = kernels->outer_size(B, H, K);
+    CHECK("outer", (SPAN(B, ldc, H), SPAN(K, B + 1, B), SPAN(K, ldw, wide), scratch, SPAN(B, ldc, H)),
           GAPS(x[0], B, ldc, H); GAPS(x[1], K, B + 1, B); GAPS(x[2], K, ldw, H);
-          BLANK(x[2], SPAN(K, ldw, H), SPAN(K, ldw, (H + W - 1) / W * W));
-          k->outer(x[0], ldc, x[1], B + 1, x[2], ldw, B, H, K));
+          BLANK(x[2], SPAN(K, ldw, H), SPAN(K, ldw, wide));
+          memcpy(x[4], x[0], (size_t)lengths[0] * sizeof **x);
+          k->outer(x[0], ldc, x[1], B + 1, x[2], ldw, B, H, K, B % 2, x[3]);
+          for (ptrdiff_t m = 0; m < B; m += 50) /* so that what was packed now is not */
+              k->outer(x[4] + m * ldc, ldc, x[1] + m, B + 1, x[2], ldw, B - m < 50 ? B - m : 50, H, K, B % 2, x[3]);
+          SAME_BITS(x[0], x[4], lengths[0]);
+          BLANK(x[3], 0, scratch));
 }
 
 /* Of the rows from b on. Arrays o .. o+3 are h, c, gates, extra; 4 .. 7 are h_prev, c_prev, bias, w. Each cell gets
@@ -151,6 +157,8 @@ static void FR(check_sizes)(const KERNELS *kernels) {
         B = 9, H = 33, K = 8200; /* so deep that a panel is gone through block by block */
         FR(check)(kernels);
         B = 129, H = 17, K = 600; /* and that `multiply` takes the rows in two chunks, the second of one row */
+        FR(check)(kernels);
+        B = 71, H = 260, K = 300; /* and that `outer` packs */
         FR(check)(kernels);
     }
     B = 7, H = 1030, K = H, with_nan = 0; /* and so does a step */

@@ -151,13 +151,19 @@ static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t 
         }
 }
 
+static ptrdiff_t naive_outer_size(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K) {
+    (void)M, (void)N, (void)K;
+    return 0;
+}
+
 static void naive_outer(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *b, ptrdiff_t ldb,
-                        ptrdiff_t M, ptrdiff_t N, ptrdiff_t K) {
+                        ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, int add, double *scratch) {
+    (void)scratch;
     for (ptrdiff_t m = 0; m < M; m++)
         for (ptrdiff_t j = 0; j < N; j++) {
             double sum = 0;
             for (ptrdiff_t k = 0; k < K; k++) sum += a[k * lda + m] * b[k * ldb + j];
-            c[m * ldc + j] = sum;
+            c[m * ldc + j] = add ? c[m * ldc + j] + sum : sum;
         }
 }
 
@@ -179,6 +185,7 @@ static const fr_kernels_f64 naive = {
     .packed_size = naive_packed_size,
     .pack = naive_pack,
     .multiply = naive_multiply,
+    .outer_size = naive_outer_size,
     .outer = naive_outer,
     .activate = naive_activate,
 };
