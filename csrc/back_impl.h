@@ -8,17 +8,18 @@
 #define store FR(store)
 #define OVER_ROWS(BODY)                                                                                                \
     for (ptrdiff_t b = 0; b < B; b++) {                                                                                \
-        ptrdiff_t j = 0;                                                                                               \
-        for (; j + VL <= H; j += VL) { const ptrdiff_t n = VL; BODY }                                                  \
-        if (j < H) { const ptrdiff_t n = H - j; BODY }                                                                 \
+        ptrdiff_t j = first;                                                                                           \
+        for (; j + VL <= last; j += VL) { const ptrdiff_t n = VL; BODY }                                               \
+        if (j < last) { const ptrdiff_t n = last - j; BODY }                                                           \
     }
 
 /* --- RNN ------------------------------------------------------------------------------------------------------- */
 
 static void FR(rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,
-                           int relu) {
+                           ptrdiff_t first, ptrdiff_t last, int relu) {
     if (relu) {
-        for (ptrdiff_t k = 0; k < B * H; k++) dpre[k] = h[k] > 0 ? dh[k] + dy[k] : 0;
+        for (ptrdiff_t b = 0; b < B; b++)
+            for (ptrdiff_t k = b * H + first; k < b * H + last; k++) dpre[k] = h[k] > 0 ? dh[k] + dy[k] : 0;
     } else {
         OVER_ROWS({
             const ptrdiff_t k = b * H + j;
@@ -31,7 +32,7 @@ static void FR(rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REA
 /* --- LSTM ------------------------------------------------------------------------------------------------------ */
 
 static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c, const REAL *c_prev,
-                            ptrdiff_t B, ptrdiff_t H) {
+                            ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
         REAL *row = gates + b * 4 * H + j;
         const ptrdiff_t k = b * H + j;
@@ -53,7 +54,7 @@ static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *d
 /* --- GRU, reset after the product ------------------------------------------------------------------------------ */
 
 static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,
-                           ptrdiff_t H) {
+                           ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
         REAL *row = gates + b * 3 * H + j;
         const ptrdiff_t k = b * H + j;
@@ -72,7 +73,8 @@ static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, cons
 
 /* --- GRU, reset before the product ----------------------------------------------------------------------------- */
 
-static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H) {
+static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,
+                            ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
         REAL *row = gates + b * 3 * H + j;
         const ptrdiff_t k = b * H + j;
@@ -85,7 +87,8 @@ static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h
     })
 }
 
-static void FR(gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H) {
+static void FR(gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,
+                           ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
         REAL *row = gates + b * 3 * H + j;
         const ptrdiff_t k = b * H + j;

@@ -51,21 +51,24 @@ typedef struct {
         void (*step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t first, ptrdiff_t last, int backwards);  \
         /* The same for all units where the product (B,G*H) has been made already. */                                  \
         void (*step_gates)(const fr_step *s, int cell, const REAL *product);                                           \
-        /* dpre (B,H) = (dh + dy) act'(h), all (B,H). dpre may be dh. */                                               \
+        /* What follows is of the units first <= j < last.                                                             \
+         * dpre (B,H) = (dh + dy) act'(h), all (B,H). dpre may be dh. */                                               \
         void (*rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,        \
-                           int relu);                                                                                  \
+                           ptrdiff_t first, ptrdiff_t last, int relu);                                                 \
         /* gates (B,4H): in: i f g o; out: their dpre. dc (B,H): in: dc of this step; out: dc of the one before. */    \
         void (*lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c,                      \
-                            const REAL *c_prev, ptrdiff_t B, ptrdiff_t H);                                             \
-        /* FR_GRU: gates (B,3H): in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself.                         \
+                            const REAL *c_prev, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);            \
+        /* FR_GRU: gates (B,3H): in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself.                 \
          * dh (B,H): in: dh of this step, dy not yet added; out: the part of the step before that goes past the        \
          * product, z (dh + dy). */                                                                                    \
         void (*gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,           \
-                           ptrdiff_t H);                                                                               \
-        /* Backward of FR_GRU_UPDATE: gates z n in: values, out: dpre; r untouched. dh as for gru_dgates. */              \
-        void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
-        /* Backward of FR_GRU_RESET: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */             \
-        void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H);      \
+                           ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);                                              \
+        /* Backward of FR_GRU_UPDATE: gates z n in: values, out: dpre; r untouched. dh as for gru_dgates. */           \
+        void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,       \
+                            ptrdiff_t first, ptrdiff_t last);                                                          \
+        /* Backward of FR_GRU_RESET: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */          \
+        void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,       \
+                           ptrdiff_t first, ptrdiff_t last);                                                           \
         /* How many numbers `pack` writes. */                                                                          \
         ptrdiff_t (*packed_size)(ptrdiff_t K, ptrdiff_t N);                                                            \
         /* packed <- weights (K,N) for `multiply`: number k of column j is w[j*column + k*step].                       \

@@ -116,7 +116,7 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> RNNGrads:
     dy_rows = plan.pack(dy)
 
     with products.looping(plan.B, w_hh):
-        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, products.sharing_back(plan.rows, plan.B, w_hh))
+        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, _loop(products, plan, w_hh))
     dw = products.weight_gradient(dpre, _multiplied(plan, x_rows, h, h0))
     dx = plan.unpack(products.backward(dpre, w_ih))
     return RNNGrads(dx, plan.unsort(dh), *_split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh))
@@ -153,7 +153,7 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray) 
     dy_rows = plan.pack(dy)
 
     with products.looping(plan.B, w_hh):
-        back.lstm(isa, plan, gates, dh, dc, dy_rows, c, c0, recurrent, products.sharing_back(plan.rows, plan.B, w_hh))
+        back.lstm(isa, plan, gates, dh, dc, dy_rows, c, c0, recurrent, _loop(products, plan, w_hh))
     dgates = gates
     dw = products.weight_gradient(dgates, _multiplied(plan, x_rows, h, h0))
     dx = plan.unpack(products.backward(dgates, w_ih))
@@ -192,8 +192,8 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> GRUGrads:
     recurrent = products.recurrent_backward(w_hh[: 2 * H]), products.recurrent_backward(w_hh[2 * H :])
     dy_rows = plan.pack(dy)
 
+    sharing = _loop(products, plan, w_hh)
     with products.looping(plan.B, w_hh):
-        sharing = products.sharing_back(plan.rows, plan.B, w_hh)
         back.gru(isa, plan, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after, sharing)
     dgates = gates
     rows = _multiplied(plan, x_rows, h, h0)

@@ -69,11 +69,7 @@ class BlasProducts:
         return step_products_of(batch * w_hh.size)
 
     def sharing(self, steps: int, batch: int, w_hh: np.ndarray) -> Sharing:
-        """How threads share a time loop forward; the BLAS shares out its own products."""
-        return ALONE
-
-    def sharing_back(self, rows: int, batch: int, w_hh: np.ndarray) -> Sharing:
-        """The same, backward."""
+        """How threads share a time loop; the BLAS shares out its own products."""
         return ALONE
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
@@ -120,12 +116,8 @@ class NativeProducts(BlasProducts):
         return nullcontext()
 
     def sharing(self, steps: int, batch: int, w_hh: np.ndarray) -> Sharing:
-        """How threads share a time loop forward."""
+        """How threads share a time loop."""
         return _sharing.passing(steps, batch, w_hh.size, w_hh.itemsize)
-
-    def sharing_back(self, rows: int, batch: int, w_hh: np.ndarray) -> Sharing:
-        """The same, backward, which shares sequences only."""
-        return _sharing.independent(rows * w_hh.size, batch // _sharing.ROWS)
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""

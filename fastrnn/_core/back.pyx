@@ -4,15 +4,21 @@ All row arrays are in the plan's order (plan.pyx): h, dy, c, extra (rows,H), gat
 the plan sorts them. What a step takes and gives is said in fastrnn.h.
 """
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
-from fastrnn._core.matrix cimport Matrix, address, multiply
+from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns
 from fastrnn._core.plan cimport Plan
-from fastrnn._core.team cimport Work, share
+from fastrnn._core.team cimport Work, cut, fr_barrier, meet, run, share
 
 
 cdef class _Loop(Work):
+    """
+    By rows each part has its own sequences, all units. By units each member has its own units of all sequences: their
+    gates' gradients, and after all have met, their columns of dh.
+    """
     cdef const fr_kernels* kernels
     cdef Plan plan
     cdef Py_ssize_t H, itemsize
+    cdef bint by_units
+    cdef fr_barrier barrier
     cdef char* gates
     cdef char* dh
     cdef char* dc
@@ -26,65 +32,91 @@ cdef class _Loop(Work):
     cdef Matrix w, w_n      # the whole of W_hh, or for the GRU its rows r z, and n
     cdef bint relu, reset_after
 
-    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
-        """m rows from r on; those of the step before begin at `before`, which is -1 at the first step."""
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
+                   int size) noexcept nogil:
+        """m rows from r on, the units j0 <= j < j1; the rows of the step before begin at `before`, -1 at the first."""
         pass
 
     cdef inline const char* previous(self, const char* rows, const char* start, Py_ssize_t before,
                                      Py_ssize_t b0) noexcept nogil:
         return start + b0 * self.H * self.itemsize if before < 0 else rows + before * self.H * self.itemsize
 
+    cdef inline void product(self, Matrix w, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, Py_ssize_t j0,
+                             Py_ssize_t j1, bint add) noexcept nogil:
+        """The columns j0 <= j < j1 of c (m,H) = a w, or c += with `add`."""
+        if j0 == 0 and j1 == self.H:
+            multiply(w, c, self.H, a, lda, m, add)
+        else:
+            multiply_columns(w, c, self.H, a, lda, m, j0, j1, add)
+
     cdef void part(self, int rank, int size) noexcept nogil:
-        cdef Py_ssize_t s, b0 = self.plan.cut(rank, size), b1 = self.plan.cut(rank + 1, size)
+        cdef Py_ssize_t s, b0 = 0, b1 = self.plan.B, j0 = 0, j1 = self.H, panels = (self.H + COLUMNS - 1) // COLUMNS
+        if self.by_units:
+            j0, j1 = cut(panels, rank, size) * COLUMNS, min(self.H, cut(panels, rank + 1, size) * COLUMNS)
+        else:
+            b0, b1 = self.plan.cut(rank, size), self.plan.cut(rank + 1, size)
+            size = 1  # nobody to meet
         for s in range(self.plan.steps - 1, -1, -1):
             self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > 0 else -1, b0,
-                      self.plan.size(s, b0, b1))
+                      self.plan.size(s, b0, b1), j0, j1, size)
 
     cdef go(self, str isa, Plan plan, dh, dy, sharing):
         cdef int members = sharing.members if self.w.kernels != NULL else 1  # the BLAS shares out its own products
         cdef long patience = sharing.patience
         self.plan, self.H, self.itemsize = plan, dh.shape[1], dh.itemsize
+        self.by_units = members > 1 and sharing.by_units
         self.kernels = kernels_of(find_table(isa), self.itemsize)
-        self.dh, self.dy = <char*>address(dh), <const char*>address(dy)
+        self.dh, self.dy = <char*>address(dh), <char*>address(dy)
         if plan.B and self.H:
             with nogil:
-                share(self, members, patience)
+                if self.by_units:
+                    run(self, members, patience)
+                else:
+                    share(self, members, patience)
 
 
 cdef class _RNN(_Loop):
-    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
+                   int size) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize
         cdef char* dh = self.dh + b0 * H * self.itemsize
-        self.kernels.rnn_dgates(self.gates + k, dh, self.dy + k, self.h + k, m, H, self.relu)
+        self.kernels.rnn_dgates(self.gates + k, dh, self.dy + k, self.h + k, m, H, j0, j1, self.relu)
+        meet(&self.barrier, size)
         # dh(t-1) = dpre(t) W_hh
-        multiply(self.w, dh, H, self.gates + k, H, m, False)
+        self.product(self.w, dh, self.gates + k, H, m, j0, j1, False)
 
 
 cdef class _LSTM(_Loop):
-    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
+                   int size) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         self.kernels.lstm_dgates(self.gates + 4 * k, self.dc + b, self.dh + b, self.dy + k, self.c + k,
-                                 self.previous(self.c, self.c0, before, b0), m, H)
+                                 self.previous(self.c, self.c0, before, b0), m, H, j0, j1)
+        meet(&self.barrier, size)
         # dh(t-1) = dgates(t) W_hh
-        multiply(self.w, self.dh + b, H, self.gates + 4 * k, 4 * H, m, False)
+        self.product(self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False)
 
 
 cdef class _GRU(_Loop):
-    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m) noexcept nogil:
+    cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
+                   int size) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         cdef char* gates = self.gates + 3 * k
         cdef char* dh = self.dh + b
         cdef const char* h_prev = self.previous(self.h, self.h0, before, b0)
         if self.reset_after:
-            self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H)
+            self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H, j0, j1)
+            meet(&self.barrier, size)
             # dh(t-1) = z dh(t) + dhn W_hn + d[r z] W_h[rz]
-            multiply(self.w_n, dh, H, self.extra + k, H, m, True)
+            self.product(self.w_n, dh, self.extra + k, H, m, j0, j1, True)
         else:
-            self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H)
+            self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H, j0, j1)
+            meet(&self.barrier, size)
             # drh = dn W_hn;  dh(t-1) = z dh(t) + r drh + d[r z] W_h[rz]
-            multiply(self.w_n, self.drh + b, H, gates + 2 * H * self.itemsize, 3 * H, m, False)
-            self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H)
-        multiply(self.w, dh, H, gates, 3 * H, m, True)
+            self.product(self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False)
+            self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H, j0, j1)
+            meet(&self.barrier, size)
+        self.product(self.w, dh, gates, 3 * H, m, j0, j1, True)
 
 
 def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):

@@ -31,15 +31,15 @@ cdef extern from "fastrnn.h" nogil:
                      int backwards) noexcept nogil
         void (*step_gates)(const fr_step* s, int cell, const void* product) noexcept nogil
         void (*rnn_dgates)(void* dpre, const void* dh, const void* dy, const void* h, Py_ssize_t B, Py_ssize_t H,
-                           int relu) noexcept nogil
+                           Py_ssize_t first, Py_ssize_t last, int relu) noexcept nogil
         void (*lstm_dgates)(void* gates, void* dc, const void* dh, const void* dy, const void* c, const void* c_prev,
-                            Py_ssize_t B, Py_ssize_t H) noexcept nogil
+                            Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*gru_dgates)(void* gates, void* hn, void* dh, const void* dy, const void* h_prev, Py_ssize_t B,
-                           Py_ssize_t H) noexcept nogil
+                           Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*gru_dupdate)(void* gates, void* dh, const void* dy, const void* h_prev, Py_ssize_t B,
-                            Py_ssize_t H) noexcept nogil
+                            Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*gru_dreset)(void* gates, void* dh, const void* drh, const void* h_prev, Py_ssize_t B,
-                           Py_ssize_t H) noexcept nogil
+                           Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         Py_ssize_t (*packed_size)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack)(void* packed, const void* w, Py_ssize_t column, Py_ssize_t step, Py_ssize_t K,
                      Py_ssize_t N) noexcept nogil

@@ -33,11 +33,11 @@ cdef enum:
 
 
 cdef inline void multiply_columns(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
-                                  Py_ssize_t n0, Py_ssize_t n1) noexcept nogil:
-    """The columns n0 <= n < n1 of c = a w; n0 a multiple of COLUMNS, w packed."""
+                                  Py_ssize_t n0, Py_ssize_t n1, bint add) noexcept nogil:
+    """The columns n0 <= n < n1 of c = a w, or c += with `add`; n0 a multiple of COLUMNS, w packed."""
     if n0 < n1:
         w.kernels.multiply(<char*>c + n0 * w.itemsize, ldc, a, lda, w.data + n0 * w.K * w.itemsize, m, w.K, n1 - n0,
-                           False, 1, 0)
+                           add, 1, 0)
 
 
 cdef void* address(array) except? NULL

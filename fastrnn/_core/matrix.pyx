@@ -80,7 +80,7 @@ cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssi
     else:
         panels = (w.N + COLUMNS - 1) // COLUMNS
         multiply_columns(w, c, ldc, a, lda, m, cut(panels, rank, size) * COLUMNS,
-                         min(w.N, cut(panels, rank + 1, size) * COLUMNS))
+                         min(w.N, cut(panels, rank + 1, size) * COLUMNS), False)
 
 
 cdef class _Multiplication(Work):

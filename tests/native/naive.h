@@ -81,16 +81,19 @@ static void naive_step_gates(const fr_step *s, int cell, const double *product) 
 
 /* --- back, and the products -------------------------------------------------------------------------------------- */
 
-#define EACH_UNIT for (ptrdiff_t b = 0; b < B; b++) for (ptrdiff_t j = 0, k = b * H; j < H; j++, k = b * H + j)
+#define EACH_UNIT                                                                                                      \
+    for (ptrdiff_t b = 0; b < B; b++)                                                                                  \
+        for (ptrdiff_t j = first, k = b * H + j; j < last; j++, k++)
 #define GATE(g, of) gates[(b * (of) + (g)) * H + j]
 
 static void naive_rnn_dgates(double *dpre, const double *dh, const double *dy, const double *h, ptrdiff_t B,
-                             ptrdiff_t H, int relu) {
+                             ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, int relu) {
     EACH_UNIT dpre[k] = relu ? (h[k] > 0 ? dh[k] + dy[k] : 0) : (dh[k] + dy[k]) * (1 - h[k] * h[k]);
 }
 
 static void naive_lstm_dgates(double *gates, double *dc, const double *dh, const double *dy, const double *c,
-                              const double *c_prev, ptrdiff_t B, ptrdiff_t H) {
+                              const double *c_prev, ptrdiff_t B, ptrdiff_t H,
+                              ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
         const double i = GATE(0, 4), f = GATE(1, 4), g = GATE(2, 4), o = GATE(3, 4);
         const double d = dh[k] + dy[k], t = tanh(c[k]), e = dc[k] + d * o * (1 - t * t);
@@ -103,7 +106,8 @@ static void naive_lstm_dgates(double *gates, double *dc, const double *dh, const
 }
 
 static void naive_gru_dgates(double *gates, double *hn, double *dh, const double *dy, const double *h_prev,
-                             ptrdiff_t B, ptrdiff_t H) {
+                             ptrdiff_t B, ptrdiff_t H,
+                              ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
         const double r = GATE(0, 3), z = GATE(1, 3), n = GATE(2, 3), d = dh[k] + dy[k];
         const double dn = GATE(2, 3) = d * (1 - z) * (1 - n * n);
@@ -115,7 +119,8 @@ static void naive_gru_dgates(double *gates, double *hn, double *dh, const double
 }
 
 static void naive_gru_dupdate(double *gates, double *dh, const double *dy, const double *h_prev, ptrdiff_t B,
-                              ptrdiff_t H) {
+                              ptrdiff_t H,
+                              ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
         const double z = GATE(1, 3), n = GATE(2, 3), d = dh[k] + dy[k];
         GATE(1, 3) = d * (h_prev[k] - n) * z * (1 - z);
@@ -125,7 +130,8 @@ static void naive_gru_dupdate(double *gates, double *dh, const double *dy, const
 }
 
 static void naive_gru_dreset(double *gates, double *dh, const double *drh, const double *h_prev, ptrdiff_t B,
-                             ptrdiff_t H) {
+                             ptrdiff_t H,
+                              ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
         const double r = GATE(0, 3);
         GATE(0, 3) = drh[k] * h_prev[k] * r * (1 - r);
