@@ -135,6 +135,22 @@ def output_gradients(
     )
 
 
+def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:
+    """The gradients that are asked for; None is all."""
+    if need is None:
+        return frozenset(names)
+    if isinstance(need, str):
+        need = (need,)
+    try:
+        asked = frozenset(need)
+    except TypeError:
+        raise TypeError(f"need: {type(need).__name__}, expected names of gradients") from None
+    if not asked <= frozenset(names):
+        wrong = ", ".join(sorted(repr(name) for name in asked - frozenset(names)))
+        raise ValueError(f"need: {wrong}, expected some of {', '.join(map(repr, names))}")
+    return asked
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """`value`, if it is one of `allowed`."""
     if value not in allowed:

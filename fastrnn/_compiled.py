@@ -90,6 +90,14 @@ def _split(dw: np.ndarray, I: int, H: int, *biases: np.ndarray | None) -> tuple[
     )
 
 
+WEIGHTS = frozenset(("w_ih", "w_hh", "b_ih", "b_hh"))
+NOTHING = (None,) * len(WEIGHTS)
+
+
+def _input_gradient(products: BlasProducts, plan: Plan, d: np.ndarray, w_ih: np.ndarray, need: frozenset[str]):
+    return plan.unpack(products.backward(d, w_ih)) if "x" in need else None
+
+
 def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: str, reverse: bool, save: bool):
     """As `fastrnn.functional.rnn_forward`."""
     x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
@@ -107,7 +115,7 @@ def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: 
     return y, plan.last(h, h0_sorted), Cache("rnn", products.engine, y, *kept) if save else None
 
 
-def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> RNNGrads:
+def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> RNNGrads:
     """As `fastrnn.functional.rnn_backward`."""
     products, isa, plan, x_rows, h0, h, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
     dh = plan.sort(dh)
@@ -117,9 +125,11 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> RNNGrads:
 
     with products.looping(plan.B, w_hh):
         back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, _loop(products, plan, w_hh))
-    dw = products.weight_gradient(dpre, _multiplied(plan, x_rows, h, h0))
-    dx = plan.unpack(products.backward(dpre, w_ih))
-    return RNNGrads(dx, plan.unsort(dh), *_split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh))
+    weights = NOTHING
+    if need & WEIGHTS:
+        dw = products.weight_gradient(dpre, _multiplied(plan, x_rows, h, h0))
+        weights = _split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh)
+    return RNNGrads(_input_gradient(products, plan, dpre, w_ih, need), plan.unsort(dh), *weights)
 
 
 def lstm_forward(inputs: Inputs, products: BlasProducts, isa: str, reverse: bool, save: bool):
@@ -145,7 +155,7 @@ def lstm_forward(inputs: Inputs, products: BlasProducts, isa: str, reverse: bool
     return y, h_n, plan.last(c, c0_sorted), Cache("lstm", products.engine, y, *kept)
 
 
-def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray) -> LSTMGrads:
+def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, need: frozenset[str]) -> LSTMGrads:
     """As `fastrnn.functional.lstm_backward`."""
     products, isa, plan, x_rows, h0, c0, h, c, gates, w_ih, w_hh, b_ih, b_hh = cache.take()
     dh, dc = plan.sort(dh), plan.sort(dc)
@@ -155,9 +165,11 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray) 
     with products.looping(plan.B, w_hh):
         back.lstm(isa, plan, gates, dh, dc, dy_rows, c, c0, recurrent, _loop(products, plan, w_hh))
     dgates = gates
-    dw = products.weight_gradient(dgates, _multiplied(plan, x_rows, h, h0))
-    dx = plan.unpack(products.backward(dgates, w_ih))
-    weights = _split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh)
+    weights = NOTHING
+    if need & WEIGHTS:
+        dw = products.weight_gradient(dgates, _multiplied(plan, x_rows, h, h0))
+        weights = _split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh)
+    dx = _input_gradient(products, plan, dgates, w_ih, need)
     return LSTMGrads(dx, plan.unsort(dh), plan.unsort(dc), *weights)
 
 
@@ -183,10 +195,10 @@ def gru_forward(inputs: Inputs, products: BlasProducts, isa: str, reset_after: b
     return y, plan.last(h, h0_sorted), Cache("gru", products.engine, y, *kept) if save else None
 
 
-def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> GRUGrads:
+def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> GRUGrads:
     """As `fastrnn.functional.gru_backward`."""
     products, isa, plan, x_rows, h0, h, extra, gates, w_ih, w_hh, b_ih, b_hh, reset_after = cache.take()
-    H, I = h0.shape[1], x_rows.shape[1]
+    H = h0.shape[1]
     dh = plan.sort(dh)
     drh = empty((0 if reset_after else plan.B, H), h.dtype)
     recurrent = products.recurrent_backward(w_hh[: 2 * H]), products.recurrent_backward(w_hh[2 * H :])
@@ -196,19 +208,26 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray) -> GRUGrads:
     with products.looping(plan.B, w_hh):
         back.gru(isa, plan, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after, sharing)
     dgates = gates
+    weights = NOTHING
+    if need & WEIGHTS:
+        weights = _gru_weight_gradients(products, plan, dgates, extra, x_rows, h, h0, b_ih, b_hh, reset_after)
+    return GRUGrads(_input_gradient(products, plan, dgates, w_ih, need), plan.unsort(dh), *weights)
+
+
+def _gru_weight_gradients(products, plan, dgates, extra, x_rows, h, h0, b_ih, b_hh, reset_after) -> tuple:
+    H, I = h0.shape[1], x_rows.shape[1]
     rows = _multiplied(plan, x_rows, h, h0)
     dw = empty((3 * H, rows.shape[1]), h.dtype)
     products.weight_gradient(dgates[:, : 2 * H], rows, dw[: 2 * H])
-    if reset_after:
-        dhn = extra
-        products.weight_gradient(dgates[:, 2 * H :], rows[:, : I + 1], dw[2 * H :, : I + 1])
-        from_hidden = products.weight_gradient(dhn, rows[:, I : I + 1 + H])  # of b_hn, W_hn
-        dw[2 * H :, I + 1 : I + 1 + H] = from_hidden[:, 1:]
-    else:
+    if not reset_after:
         rows[:, I + 1 : I + 1 + H] = extra  # r h(t-1)
         products.weight_gradient(dgates[:, 2 * H :], rows, dw[2 * H :])
-    dx = plan.unpack(products.backward(dgates, w_ih))
-    grads = GRUGrads(dx, plan.unsort(dh), *_split(dw, I, H, b_ih, b_hh))
-    if reset_after and b_hh is not None:
-        grads.b_hh[2 * H :] = from_hidden[:, 0]
-    return grads
+        return _split(dw, I, H, b_ih, b_hh)
+    dhn = extra
+    products.weight_gradient(dgates[:, 2 * H :], rows[:, : I + 1], dw[2 * H :, : I + 1])
+    from_hidden = products.weight_gradient(dhn, rows[:, I : I + 1 + H])  # of b_hn, W_hn
+    dw[2 * H :, I + 1 : I + 1 + H] = from_hidden[:, 1:]
+    weights = _split(dw, I, H, b_ih, b_hh)
+    if b_hh is not None:
+        weights[-1][2 * H :] = from_hidden[:, 0]
+    return weights

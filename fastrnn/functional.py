@@ -6,6 +6,9 @@ I inputs, H hidden units, G gates (RNN 1, LSTM 4, GRU 3). All arrays of a call s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -223,7 +226,13 @@ def gru_forward(
     return _compiled.gru_forward(inputs, *_engine(), bool(reset_after), bool(reverse), bool(save))
 
 
-def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> RNNGrads:
+def _only(asked: frozenset[str], grads: Any) -> Any:
+    return grads._replace(**dict.fromkeys(frozenset(grads._fields) - asked))
+
+
+def rnn_backward(
+    cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None, *, need: Iterable[str] | None = None
+) -> RNNGrads:
     """
     The gradients of everything that went into `rnn_forward`.
 
@@ -235,6 +244,9 @@ def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
         The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
+    need : names, optional
+        The gradients that are wanted, of the names below; the others are None. That of `x` is a product of its own, and
+        so are those of weights and biases together: either is not computed where nothing of it is wanted. None: all.
 
     Returns
     -------
@@ -244,16 +256,22 @@ def rnn_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
     Raises
     ------
     TypeError, ValueError
-        For a cache that is used or of another cell, or an array of another dtype or shape.
+        For a cache that is used or of another cell, an array of another dtype or shape, or an unknown name.
     """
+    asked = _check.needed(need, RNNGrads._fields)
     if getattr(cache, "engine", None) == "reference":
-        return reference.rnn_backward(cache, dy, dh_n)
+        return _only(asked, reference.rnn_backward(cache, dy, dh_n))
     dy, (dh,) = _check.output_gradients("rnn", "compiled", cache, dy, {"dh_n": dh_n})
-    return _compiled.rnn_backward(cache, dy, dh)
+    return _only(asked, _compiled.rnn_backward(cache, dy, dh, asked))
 
 
 def lstm_backward(
-    cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None, dc_n: ArrayLike | None = None
+    cache: Cache,
+    dy: ArrayLike | None,
+    dh_n: ArrayLike | None = None,
+    dc_n: ArrayLike | None = None,
+    *,
+    need: Iterable[str] | None = None,
 ) -> LSTMGrads:
     """
     The gradients of everything that went into `lstm_forward`.
@@ -266,6 +284,9 @@ def lstm_backward(
         The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
     dh_n, dc_n : array (B, H), optional
         Those with respect to `h_n` and `c_n`.
+    need : names, optional
+        The gradients that are wanted, of the names below; the others are None. That of `x` is a product of its own, and
+        so are those of weights and biases together: either is not computed where nothing of it is wanted. None: all.
 
     Returns
     -------
@@ -275,15 +296,18 @@ def lstm_backward(
     Raises
     ------
     TypeError, ValueError
-        For a cache that is used or of another cell, or an array of another dtype or shape.
+        For a cache that is used or of another cell, an array of another dtype or shape, or an unknown name.
     """
+    asked = _check.needed(need, LSTMGrads._fields)
     if getattr(cache, "engine", None) == "reference":
-        return reference.lstm_backward(cache, dy, dh_n, dc_n)
+        return _only(asked, reference.lstm_backward(cache, dy, dh_n, dc_n))
     dy, (dh, dc) = _check.output_gradients("lstm", "compiled", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
-    return _compiled.lstm_backward(cache, dy, dh, dc)
+    return _only(asked, _compiled.lstm_backward(cache, dy, dh, dc, asked))
 
 
-def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None) -> GRUGrads:
+def gru_backward(
+    cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = None, *, need: Iterable[str] | None = None
+) -> GRUGrads:
     """
     The gradients of everything that went into `gru_forward`.
 
@@ -295,6 +319,9 @@ def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
         The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
+    need : names, optional
+        The gradients that are wanted, of the names below; the others are None. That of `x` is a product of its own, and
+        so are those of weights and biases together: either is not computed where nothing of it is wanted. None: all.
 
     Returns
     -------
@@ -304,9 +331,10 @@ def gru_backward(cache: Cache, dy: ArrayLike | None, dh_n: ArrayLike | None = No
     Raises
     ------
     TypeError, ValueError
-        For a cache that is used or of another cell, or an array of another dtype or shape.
+        For a cache that is used or of another cell, an array of another dtype or shape, or an unknown name.
     """
+    asked = _check.needed(need, GRUGrads._fields)
     if getattr(cache, "engine", None) == "reference":
-        return reference.gru_backward(cache, dy, dh_n)
+        return _only(asked, reference.gru_backward(cache, dy, dh_n))
     dy, (dh,) = _check.output_gradients("gru", "compiled", cache, dy, {"dh_n": dh_n})
-    return _compiled.gru_backward(cache, dy, dh)
+    return _only(asked, _compiled.gru_backward(cache, dy, dh, asked))

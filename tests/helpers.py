@@ -138,9 +138,9 @@ def forward(problem: Problem, module: ModuleType = functional, save: bool = True
     return dict(zip(("y", "h_n", "c_n"), outputs, strict=False)), cache
 
 
-def backward(problem: Problem, cache, module: ModuleType = functional):
-    """The gradients by name: dx, dh0 ..., without those of biases that are None."""
-    grads = getattr(module, f"{problem.variant.cell}_backward")(cache, problem.dy, **problem.dstates)
+def backward(problem: Problem, cache, module: ModuleType = functional, **options):
+    """The gradients by name: dx, dh0 ..., without those that are None."""
+    grads = getattr(module, f"{problem.variant.cell}_backward")(cache, problem.dy, **problem.dstates, **options)
     return {f"d{name}": grad for name, grad in grads._asdict().items() if grad is not None}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -253,7 +254,9 @@ class RecurrentLayer(Module):
         """
         return self._run(x, state, lengths, save=True)
 
-    def backward(self, cache: LayerCache, dy: ArrayLike | None, dstate: Any = None) -> tuple[np.ndarray, Any]:
+    def backward(
+        self, cache: LayerCache, dy: ArrayLike | None, dstate: Any = None, *, need: Iterable[str] = ("x", "params")
+    ) -> tuple[np.ndarray | None, Any]:
         """
         Add the gradients of all parameters into `grads`, and return those of what went in.
 
@@ -265,18 +268,22 @@ class RecurrentLayer(Module):
             The gradient of the loss with respect to `y`; None is zeros.
         dstate : shaped as the state, optional
             That with respect to the final state.
+        need : {"x", "params"}, any of them
+            What to compute. A first layer whose `x` is data needs no "x", frozen weights are no "params".
 
         Returns
         -------
-        dx : array shaped as x
+        dx : array shaped as x, or None
+            None where it is not needed.
         dstate : shaped as the state
             With respect to the initial state.
 
         Raises
         ------
         TypeError, ValueError
-            For a cache that is used or of another layer, or an array of another dtype or shape.
+            For a cache that is used or of another layer, an array of another dtype or shape, or an unknown name.
         """
+        asked = _check.needed(need, ("x", "params"))
         if not isinstance(cache, LayerCache):
             raise TypeError(f"cache: {type(cache).__name__}, expected what this layer's forward returned")
         if cache.layer is not self:
@@ -298,17 +305,20 @@ class RecurrentLayer(Module):
         dinitial: list[list[np.ndarray]] = [[] for _ in range(self.num_layers * self.directions)]
         for k in range(self.num_layers - 1, -1, -1):
             dx = None
+            wanted = [name + "0" for name in self.state_names]
+            wanted += ["x"] if k > 0 or "x" in asked else []
+            wanted += ["w_ih", "w_hh", "b_ih", "b_hh"] if "params" in asked else []
             for direction, suffix in enumerate(self._suffixes(k)):
                 which = k * self.directions + direction
                 end = [None if s is None else s[which] for s in dstates]
-                grads = backward(cells[k][direction], d[:, :, direction * H : (direction + 1) * H], *end)
+                grads = backward(cells[k][direction], d[:, :, direction * H : (direction + 1) * H], *end, need=wanted)
                 dx = grads.x if dx is None else dx + grads.x
                 dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
                 for name, grad in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), grads[-4:], strict=True):
                     if grad is not None:
                         self.grads[name + suffix] += grad
             d = dx if cache.masks[k] is None else dx * cache.masks[k]
-        return self._output(d), self._packed_state(dinitial)
+        return None if d is None else self._output(d), self._packed_state(dinitial)
 
     def freeze(self) -> Frozen:
         """
