@@ -69,7 +69,8 @@ def rnn_forward(
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
-        Keep what `rnn_backward` needs.
+        Keep what `rnn_backward` needs: 1 number for each element of `y` up to the ends,
+        itself.
 
     Returns
     -------
@@ -133,7 +134,8 @@ def lstm_forward(
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
-        Keep what `lstm_backward` needs.
+        Keep what `lstm_backward` needs: 6 numbers for each element of `y` up to the ends,
+        itself, c and the four gates.
 
     Returns
     -------
@@ -198,7 +200,8 @@ def gru_forward(
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
-        Keep what `gru_backward` needs.
+        Keep what `gru_backward` needs: 5 numbers for each element of `y` up to the ends,
+        itself, the three gates and what meets the reset gate.
 
     Returns
     -------

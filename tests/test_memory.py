@@ -30,6 +30,24 @@ def test_large_arrays_begin_at_a_cache_line(nbytes):
     assert [int(a.min()) for a in held] == [int(a.max()) for a in held] == list(range(5))
 
 
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize("variant", helpers.VARIANTS, ids=str)
+@pytest.mark.parametrize("engine", ["blas", "native"])
+def test_what_is_kept_for_backward_is_what_the_docstrings_say(engine, variant, ragged):
+    T, B, I, H = 40, 5, 7, 33
+    lengths = [40, 3, 0, 17, 1] if ragged else None
+    problem = helpers.make(variant, T, B, I, H, np.float32, lengths=lengths)
+    with fastrnn.config_context(engine=engine):
+        _, cache = helpers.forward(problem)
+    rows = sum(lengths) if ragged else T * B
+    given = [a for a in problem.arrays.values() if a is not None]
+    kept = [a for a in cache._kept if isinstance(a, np.ndarray) and not any(np.shares_memory(a, g) for g in given)]
+    size = sum(a.size for a in kept if len(a) == rows and a.shape[1] % H == 0)
+    assert size == {"rnn": 1, "lstm": 6, "gru": 5}[variant.cell] * rows * H
+    # besides, for sequences of several lengths, x as packed; and initial states
+    assert sum(a.size for a in kept) <= size + ragged * rows * I + 2 * B * H
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 5), (1,), (7, 5), (64, 128), (65, 127, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_shape_and_dtype(shape, dtype):
