@@ -1,4 +1,4 @@
-"""Frozen layers where things are not as they should be: a busy core, numbers that are denormal, too many threads.
+"""Frozen layers where things are not as they should be: a busy core, threads that sleep, denormals, too many threads.
 
     python benchmarks/disturbed.py
 
@@ -35,8 +35,8 @@ SETTLE = 0.15  # seconds of calls until the scheduler has come to terms with a p
 HOG = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: sum(range(100_000))"
 
 
-def medians(sides, seconds, rounds=6):
-    """The median time of each call of `sides`, pairs of what to do before a turn, or None, and a call."""
+def medians(sides, seconds, rounds=6, rest=0.0):
+    """The median time of each call of `sides`, pairs of what to do before a turn, or None, and a call after a rest."""
     times = [[] for _ in sides]
     for _ in range(rounds):
         for (prepare, call), mine in zip(sides, times, strict=True):
@@ -49,6 +49,8 @@ def medians(sides, seconds, rounds=6):
                 call()
             end = time.perf_counter() + seconds / rounds
             for k in itertools.count():
+                if rest:
+                    time.sleep(rest)
                 start = time.perf_counter()
                 if k >= 3 and start > end:
                     break
@@ -139,6 +141,16 @@ def beside_a_hog(table, options):
                 table.limited((text(shape), threads), disturbed, alone, HOG_LIMIT)
 
 
+def after_a_rest(table, options):
+    columns = [f"{threads} thread{'s' * (threads > 1)}, us" for threads in (1, 2)]
+    table.start("LSTM, each call after so many ms of rest", "T, B, I, H", "rest, ms", *columns, "ratio")
+    for shape in options.shapes:
+        for rest in (0, 1, 5, 20):
+            calls = [(None, frozen_call("lstm", shape, threads=threads)) for threads in (1, 2)]
+            one, two = medians(calls, max(options.seconds, 0.1 * rest), rest=rest / 1000)
+            table.line(text(shape), rest, f"{one * 1e6:.0f}", f"{two * 1e6:.0f}", f"{one / two:.2f}")
+
+
 def with_denormals(table, options):
     table.start(
         "Denormal inputs and states",
@@ -174,6 +186,7 @@ def main():
         beside_a_hog(table, options)
     else:
         print("\nNo process can be bound to a CPU on this system: nothing is disturbed.")
+    after_a_rest(table, options)
     with_denormals(table, options)
     with_many_threads(table, options)
     print()
