@@ -1,6 +1,7 @@
 /* Everything of one instruction set: the templates for float and for double, and the table that exports them.
  *
- * In: FR_NAME (avx512 ...), FR_BYTES (bytes in a vector, 0 for scalars), FR_REGISTERS (vectors it has), optional V_*_F32 and V_*_F64, see simd_impl.h.
+ * In: FR_NAME (avx512 ...), FR_BYTES (bytes in a vector, 0 for scalars), FR_REGISTERS (vectors it has), optional V_*_F32
+ * and V_*_F64, see simd_impl.h.
  * The including file has opened the compiler's target for the instruction set, and closes it again.
  */
 #if FR_VECTORS
@@ -64,7 +65,7 @@
         .step_gates = step_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_dgates = lstm_dgates##T,                       \
         .gru_dgates = gru_dgates##T, .gru_dupdate = gru_dupdate##T, .gru_dreset = gru_dreset##T,                       \
         .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T, .multiply = multiply##T,              \
-        .outer_size = outer_size##T, .outer = outer##T                                                                  \
+        .outer_size = outer_size##T, .outer = outer##T                                                                 \
     }
 
 static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64),

@@ -96,12 +96,13 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
     static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,     \
-                                    ptrdiff_t lda, const REAL *w, ptrdiff_t K, int add, const REAL *before, const REAL *soon, ptrdiff_t pace) {            \
-        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, K, add, before, soon, pace, ROWS(R, NV), NV);                             \
+                                    ptrdiff_t lda, const REAL *w, ptrdiff_t K, int add, const REAL *before,            \
+                                    const REAL *soon, ptrdiff_t pace) {                                                \
+        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, NV * VL, K, add, before, soon, pace, ROWS(R, NV), NV);               \
     }                                                                                                                  \
     static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
                                      ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K, int add) {              \
-        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, NULL, b, 0, ROWS(R, NV), NV);                                     \
+        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, NULL, b, 0, ROWS(R, NV), NV);                           \
     }
 #define PAIR(NV)                                                                                                       \
     static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \

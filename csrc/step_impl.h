@@ -56,7 +56,7 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
 #define store FR(store)
 /* BODY for up to VL units of each row, with a constant VL wherever there are as many. p: product, k: of (B,H) arrays.
  * Rows are the inner loop, so that constants and bias stay in registers: 16 units of an LSTM 31 -> 26 ns, GRU 21 -> 17. */
-#define EACH_ROW(GATES, ...)                                                                                          \
+#define EACH_ROW(GATES, ...)                                                                                           \
     for (ptrdiff_t r = 0; r < rows; r++) {                                                                             \
         const REAL *p = product + r * ldp + l;                                                                         \
         REAL *row = (REAL *)s->gates + (m0 + r) * GATES * H + j0 + l;                                                  \
@@ -73,10 +73,10 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
         (void)bias;                                                                                                    \
         if (l + VL <= n_units) {                                                                                       \
             const ptrdiff_t n = VL;                                                                                    \
-            EACH_ROW(GATES, __VA_ARGS__)                                                                              \
+            EACH_ROW(GATES, __VA_ARGS__)                                                                               \
         } else {                                                                                                       \
             const ptrdiff_t n = n_units - l;                                                                           \
-            EACH_ROW(GATES, __VA_ARGS__)                                                                              \
+            EACH_ROW(GATES, __VA_ARGS__)                                                                               \
         }                                                                                                              \
     }
 /* Pre-activation of gate g: x's part, h's part, bias. */

@@ -41,7 +41,8 @@ static void FR(check)(const KERNELS *kernels) {
     CHECK("tanh", (BH, BH), SPREAD(x[1], BH); k->activate(x[0], x[1], BH, 1));
     CHECK("rnn_dgates, tanh", (BH, BH, BH, BH), k->rnn_dgates(x[0], x[1], x[2], x[3], B, H, 0, H, 0));
     CHECK("rnn_dgates, relu, dpre is dh", (BH, BH, BH), k->rnn_dgates(x[0], x[0], x[1], x[2], B, H, 0, H, 1));
-    CHECK("lstm_dgates", (4 * BH, BH, BH, BH, BH, BH), k->lstm_dgates(x[0], x[1], x[2], x[3], x[4], x[5], B, H, H / 3, H));
+    CHECK("lstm_dgates", (4 * BH, BH, BH, BH, BH, BH),
+          k->lstm_dgates(x[0], x[1], x[2], x[3], x[4], x[5], B, H, H / 3, H));
     CHECK("gru_dgates", (3 * BH, BH, BH, BH, BH), k->gru_dgates(x[0], x[1], x[2], x[3], x[4], B, H, 0, H - H / 3));
     CHECK("gru_dupdate", (3 * BH, BH, BH, BH), k->gru_dupdate(x[0], x[1], x[2], x[3], B, H, 0, H));
     CHECK("gru_dreset", (3 * BH, BH, BH, BH), k->gru_dreset(x[0], x[1], x[2], x[3], B, H, H / 2, H));
