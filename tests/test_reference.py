@@ -7,22 +7,22 @@ import helpers
 import numpy as np
 import pytest
 
-from fastrnn import reference
+from fastrnn import functional, reference
 
 T, B, I, H = 4, 5, 2, 3
 LENGTHS = (2, 0, 4, 1, 3)  # unsorted, with an empty and a full sequence
 BIASES = {"both biases": ("b_ih", "b_hh"), "no bias": (), "b_ih": ("b_ih",), "b_hh": ("b_hh",)}
 
 
-def loss(problem):
+def loss(problem, module):
     """The scalar whose gradient backward claims to give: y, h_n and c_n against the gradients that arrive at them."""
-    outputs, _ = helpers.forward(problem, reference, save=False)
+    outputs, _ = helpers.forward(problem, module, save=False)
     arriving = {"y": problem.dy} | {name[1:]: d for name, d in problem.dstates.items()}
     # Padding of dy is NaN, and the outputs there are zeros.
     return sum(float(np.sum(np.nan_to_num(arriving[name]) * out)) for name, out in outputs.items())
 
 
-def numeric_gradient(problem, name, step=1e-5):
+def numeric_gradient(problem, name, module, step=1e-5):
     """Central differences of the loss, one element of `problem.arrays[name]` after the other."""
     array = problem.arrays[name]
     gradient = np.empty_like(array)
@@ -31,9 +31,13 @@ def numeric_gradient(problem, name, step=1e-5):
         for sign in (1, -1):
             moved = array.copy()
             moved[index] += sign * step
-            values.append(loss(problem.with_arrays(**{name: moved})))
+            values.append(loss(problem.with_arrays(**{name: moved}), module))
         gradient[index] = (values[0] - values[1]) / (2 * step)
     return gradient
+
+
+def numeric_gradients(problem, module):
+    return {f"d{name}": numeric_gradient(problem, name, module) for name, a in problem.arrays.items() if a is not None}
 
 
 @pytest.mark.parametrize("biases", BIASES.values(), ids=BIASES)
@@ -41,9 +45,17 @@ def numeric_gradient(problem, name, step=1e-5):
 def test_gradients_are_those_of_finite_differences(variant, lengths, reverse, biases):
     problem = helpers.make(variant, T, B, I, H, seed=1, lengths=lengths, reverse=reverse, biases=biases)
     grads = helpers.backward(problem, helpers.forward(problem, reference)[1], reference)
-    expected = {f"d{name}": numeric_gradient(problem, name) for name, a in problem.arrays.items() if a is not None}
     # The differences themselves are off by step**2 = 1e-10 and by 1e-16 / step = 1e-11, times the loss's derivatives.
-    helpers.assert_close(grads, expected, 1e-8)
+    helpers.assert_close(grads, numeric_gradients(problem, reference), 1e-8)
+
+
+@pytest.mark.parametrize("lengths", [None, (2, 0, 3)], ids=["dense", "ragged"])
+def test_gradients_of_compiled_engines_are_those_of_their_own_finite_differences(variant, lengths, engine):
+    """Each on its own, without the reference: more units than a vector has lanes, and a tail."""
+    problem = helpers.make(variant, 3, 3, 2, 9, seed=4, lengths=lengths)
+    with engine.active():
+        grads = helpers.backward(problem, helpers.forward(problem)[1])
+        helpers.assert_close(grads, numeric_gradients(problem, functional), 1e-8)
 
 
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["dense", "ragged"])
