@@ -23,6 +23,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,8 +41,8 @@ static struct {
     int workers, sleeping;
     pthread_t threads[FR_MOST_MEMBERS];
 #ifdef CPU_COUNT
-    cpu_set_t cpus; /* of the caller that woke the team */
-    int kept_away;  /* from one of them */
+    cpu_set_t cpus[FR_MOST_MEMBERS]; /* where each may be */
+    char kept_away[FR_MOST_MEMBERS]; /* from one of them */
 #endif
     long last; /* when the last job ended */
     pthread_mutex_t lock;
@@ -84,8 +85,9 @@ static int take_place(void) { /* which vacant one, or 0 where there is none */
     return place;
 }
 
-static void *worker(void *unused) {
-    (void)unused;
+static void *worker(void *place_of_it) {
+    const ptrdiff_t me = (pthread_t *)place_of_it - team.threads;
+    (void)me; /* where there is no affinity */
     unsigned seen = 0;
     long since = now();
     for (;;) {
@@ -100,7 +102,10 @@ static void *worker(void *unused) {
                     pthread_cond_wait(&team.wake, &team.lock);
                 __atomic_sub_fetch(&team.sleeping, 1, __ATOMIC_SEQ_CST);
 #ifdef CPU_COUNT
-                if (team.kept_away) sched_setaffinity(0, sizeof team.cpus, &team.cpus);
+                if (team.kept_away[me]) {
+                    sched_setaffinity(0, sizeof team.cpus[me], &team.cpus[me]);
+                    team.kept_away[me] = 0;
+                }
 #endif
                 pthread_mutex_unlock(&team.lock);
             }
@@ -120,6 +125,9 @@ static void *worker(void *unused) {
 static void forget_threads(void) { /* the child of a fork has none of its parent's */
     team.workers = team.sleeping = team.busy = team.left = 0;
     team.vacant = 0;
+#ifdef CPU_COUNT
+    for (int i = 0; i < FR_MOST_MEMBERS; i++) team.kept_away[i] = 0;
+#endif
     pthread_mutex_init(&team.lock, NULL);
     pthread_cond_init(&team.wake, NULL);
 }
@@ -131,23 +139,25 @@ static void hire(int workers) {
     sigfillset(&all); /* signals are for the threads of the program */
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (; team.workers < workers; team.workers++) {
-        if (pthread_create(&team.threads[team.workers], NULL, worker, NULL)) break;
-        pthread_detach(team.threads[team.workers]);
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, worker, &team.threads[team.workers])) break;
+        pthread_detach(thread);
+        team.threads[team.workers] = thread;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
 #ifdef CPU_COUNT
-static void keep_away(int workers) { /* from this CPU; B. With the lock. */
-    cpu_set_t others;
+static void keep_away(int workers) { /* from this CPU, those who may be elsewhere; B. With the lock. */
     const int home = sched_getcpu();
-    team.kept_away = 0;
-    if (home < 0 || sched_getaffinity(0, sizeof team.cpus, &team.cpus)) return;
-    others = team.cpus;
-    CPU_CLR(home, &others);
-    if (!CPU_COUNT(&others)) return;
-    team.kept_away = 1;
-    for (int i = 0; i < workers; i++) pthread_setaffinity_np(team.threads[i], sizeof others, &others);
+    for (int i = 0; i < workers && home >= 0; i++) {
+        cpu_set_t *mine = &team.cpus[i], others;
+        if (team.kept_away[i] || pthread_getaffinity_np(team.threads[i], sizeof *mine, mine)) continue;
+        others = *mine;
+        CPU_CLR(home, &others);
+        if (CPU_EQUAL(mine, &others) || !CPU_COUNT(&others)) continue;
+        team.kept_away[i] = !pthread_setaffinity_np(team.threads[i], sizeof others, &others);
+    }
 }
 #endif
 
