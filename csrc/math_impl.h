@@ -18,7 +18,6 @@
 #if REAL_BITS == 32
 #define ROUND 12583039.0f /* 1.5 * 2^23 + 127 */
 #define MANTISSA 23
-#define ONE_BITS 0x3f800000
 #define SIGN_BIT 0x80000000u
 #define LOG2_E 1.44269504f
 #define LN2 0.693147182f
@@ -30,7 +29,6 @@
 #else
 #define ROUND 6755399441056767.0 /* 1.5 * 2^52 + 1023 */
 #define MANTISSA 52
-#define ONE_BITS 0x3ff0000000000000LL
 #define SIGN_BIT 0x8000000000000000u
 #define LOG2_E 1.4426950408889634074
 #define LN2 0.69314718055994530942
@@ -99,7 +97,6 @@ static void FR(activate)(REAL *y, const REAL *x, ptrdiff_t n, int which) {
 
 #undef ROUND
 #undef MANTISSA
-#undef ONE_BITS
 #undef SIGN_BIT
 #undef LOG2_E
 #undef LN2

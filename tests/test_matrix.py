@@ -26,6 +26,18 @@ def close(a, b, dtype):
     np.testing.assert_allclose(a, b, rtol=0, atol=2e-4 if dtype == np.float32 else 1e-12)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("members", [2, 3, 63, 64, 200])
+def test_parts_of_an_outer_product_keep_to_their_scratch(isa, members):
+    """More members than a team has, too: 8,322 rows in 64 parts are packed, in 200 they would not be."""
+    a, b = draw((5, 64 * 130 + 2), np.float32, 1), draw((5, 208), np.float32, 2)
+    alone, shared = (np.empty((a.shape[1], b.shape[1]), np.float32) for _ in range(2))
+    outer_into(isa, alone, a, b)
+    outer_into(isa, shared, a, b, members, 10**9)
+    np.testing.assert_array_equal(shared, alone)
+    close(alone, a.T @ b, np.float32)
+
+
 @given(rows, columns, steps, st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.sampled_from([None, *ISAS]))
 def test_multiply(m, n, k, transposed, add, dtype, isa):
     a, w, c = draw((m, k), dtype, 1), draw((n, k), dtype, 2), draw((m, n), dtype, 3)

@@ -7,7 +7,7 @@ import mmap
 import numpy as np
 
 from fastrnn._core.kernels cimport find_table, kernels_of
-from fastrnn._core.team cimport Work, cut, share
+from fastrnn._core.team cimport MOST_MEMBERS, Work, cut, share
 
 from fastrnn._core.memory import empty
 
@@ -140,6 +140,7 @@ def outer_into(str isa, c, a, b, int members=1, long patience=0):
     job.kernels = kernels_of(find_table(isa), job.itemsize)
     job.ldc, job.lda, job.ldb = row_stride(c, c.dtype), row_stride(a, c.dtype), row_stride(b, c.dtype)
     job.c, job.a, job.b = <char*>address(c), <const char*>address(a), <const char*>address(b)
+    members = max(1, min(members, MOST_MEMBERS))  # no more parts are made, and each has scratch for its rows
     cdef Py_ssize_t part = (job.M + members - 1) // members
     # Alone it is all of M; a whole number of cache lines.
     job.scratch_size = (job.kernels.outer_size(job.M if members == 1 else part, job.N, job.K) * job.itemsize + 63) & ~63

@@ -1,6 +1,7 @@
 # csrc/team.h for Cython. See team.pyx.
 
 cdef extern from "team.h" nogil:
+    const int MOST_MEMBERS "FR_MOST_MEMBERS"
     ctypedef struct fr_barrier:
         unsigned waiting, turn
     ctypedef struct fr_progress:
