@@ -78,12 +78,17 @@ typedef struct {
          * rows, each beginning `distance` rows after the one before, in a as in c. */                                 \
         void (*multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,        \
                          ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance);                     \
-        /* c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N); row strides ldc, lda, ldb. Each row of b is read up   \
-         * to the next multiple of 64 bytes: there must be memory, and what it holds does not matter. scratch has room \
-         * for outer_size(M,N,K) numbers, best aligned to 64 bytes. */                                                 \
+        /* The same with weights as they lie, see `pack`, for those that are used once. scratch has room for 64 K      \
+         * numbers. */                                                                                                 \
+        void (*multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *w, ptrdiff_t column,   \
+                              ptrdiff_t step, ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, REAL *scratch);          \
+        /* c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N); row strides ldc, lda, ldb. scratch has room for       \
+         * outer_size(M,N,K) numbers, best aligned to 64 bytes. */                                                     \
         ptrdiff_t (*outer_size)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K);                                                \
         void (*outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t M, \
                       ptrdiff_t N, ptrdiff_t K, int add, REAL *scratch);                                               \
+        /* y (N) = the sum over the rows of a (K,N), row stride lda. */                                                \
+        void (*sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N);                             \
         /* y (n) = sigmoid(x) or tanh(x), for `which` = 0 or 1: the activations, open to tests. */                     \
         void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
     } NAME

@@ -8,6 +8,10 @@
 #undef V_STORE_PART
 #undef V_MIN
 #undef V_MAX
+#undef LOW
+#undef HIGH
+#undef ZIP_LOW
+#undef ZIP_HIGH
 #undef vec
 #undef ivec
 #undef MAX_ROWS

@@ -10,12 +10,15 @@
 /* It does unroll them, once the constants are inlined, and warns of its first attempt before that. */
 #pragma clang diagnostic ignored "-Wpass-failed"
 #define FR_UNROLL _Pragma("clang loop unroll(full)")
+#define FR_UNROLL_ALL FR_UNROLL
 #else
 #define FR_UNROLL _Pragma("GCC unroll 8")
+#define FR_UNROLL_ALL _Pragma("GCC unroll 16")
 #endif
 #else
 #define FR_INLINE inline
 #define FR_UNROLL
+#define FR_UNROLL_ALL
 #endif
 #define FR_GLUE2(a, b) a##b
 #define FR_GLUE(a, b) FR_GLUE2(a, b)
@@ -65,7 +68,7 @@
         .step_gates = step_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_dgates = lstm_dgates##T,                       \
         .gru_dgates = gru_dgates##T, .gru_dupdate = gru_dupdate##T, .gru_dreset = gru_dreset##T,                       \
         .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T, .multiply = multiply##T,              \
-        .outer_size = outer_size##T, .outer = outer##T                                                                 \
+        .multiply_once = multiply_once##T, .outer_size = outer_size##T, .outer = outer##T, .sum_rows = sum_rows##T                                                                 \
     }
 
 static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64),

@@ -3,7 +3,7 @@
  * In:  REAL, INT (the unsigned integer of REAL's width), VL (lanes; 1 means plain scalars), FR(name) (adds a suffix).
  *      Optional, where the instruction set has something better than the portable form below, each measured:
  *      V_LOAD_PART, V_STORE_PART, V_MIN, V_MAX.
- * Out: vec, ivec, and the inline functions load, store, splat, bits, from_bits, vmin, vmax.
+ * Out: vec, ivec, ZIP_LOW, ZIP_HIGH, and the inline functions load, store, splat, bits, from_bits, vmin, vmax.
  */
 #if VL > 1
 typedef REAL FR(vec) __attribute__((vector_size(VL * sizeof(REAL))));
@@ -63,6 +63,28 @@ static FR_INLINE vec FR(splat)(REAL a) {
     return a;
 #endif
 }
+
+/* The lanes of the lower (higher) halves of a and b side by side: a0 b0 a1 b1 .. */
+#if VL == 2
+#define LOW 0, 2
+#define HIGH 1, 3
+#elif VL == 4
+#define LOW 0, 4, 1, 5
+#define HIGH 2, 6, 3, 7
+#elif VL == 8
+#define LOW 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH 4, 12, 5, 13, 6, 14, 7, 15
+#elif VL == 16
+#define LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+#ifdef __clang__
+#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, LOW)
+#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, HIGH)
+#else
+#define ZIP_LOW(a, b) __builtin_shuffle(a, b, (ivec){LOW})
+#define ZIP_HIGH(a, b) __builtin_shuffle(a, b, (ivec){HIGH})
+#endif
 
 /* The smaller (larger) of x and a bound; x itself when x is NaN, so that a NaN is never clamped away. */
 static FR_INLINE vec FR(vmin)(vec x, REAL bound) {

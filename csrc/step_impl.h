@@ -36,10 +36,12 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
         const ptrdiff_t n = H - j < U ? H - j : U, width = (G * n + VL - 1) / VL * VL;
         const REAL *from[MOST_COLUMNS];
         for (ptrdiff_t col = 0; col < G * n; col++) from[col] = w + (col / n * H + j + col % n) * H;
-        /* 16 steps at a time, so that what is written stays in the L1 cache until its lines are full. */
-        for (ptrdiff_t k0 = 0; k0 < H; k0 += 16) {
-            const ptrdiff_t k1 = k0 + 16 < H ? k0 + 16 : H;
-            for (ptrdiff_t col = 0; col < width; col++)
+        /* Some steps at a time, as in FR(pack). */
+        for (ptrdiff_t k0 = 0; k0 < H; k0 += PACKED_AT_ONCE) {
+            const ptrdiff_t k1 = k0 + PACKED_AT_ONCE < H ? k0 + PACKED_AT_ONCE : H;
+            ptrdiff_t col = 0;
+            for (; col + VL <= G * n; col += VL) FR(pack_columns)(packed + col, width, from + col, k0, k1);
+            for (; col < width; col++)
                 for (ptrdiff_t k = k0; k < k1; k++) packed[k * width + col] = col < G * n ? from[col][k] : 0;
         }
         packed += H * width;
@@ -211,6 +213,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef store
 #undef MOST_COLUMNS
 #undef ROWS_OF_SUMS
+#undef PACKED_AT_ONCE
 #undef SMALL
 #undef PART_ARGUMENTS
 #undef OVER_UNITS

@@ -55,38 +55,30 @@ def gru_bias(b_ih: np.ndarray | None, b_hh: np.ndarray | None, w_hh: np.ndarray)
     return bias
 
 
-def _multiplied(plan: Plan, x_rows: np.ndarray, h: np.ndarray, h0: np.ndarray) -> np.ndarray:
-    """Rows [x(t) 1 h(t-1) 0]: what W_ih, the biases and W_hh were multiplied with.
-
-    One product with these gives all their gradients. At T=30, B=32, I=10, H=50 it took 183 us by BLAS with the copies;
-    two products and a sum of rows took 240, for few inputs make a thin matrix. The zeros make the width a multiple of
-    16, which the kernels need, and with which OpenBLAS's AVX-512 kernels are faster too (202 us for 61, 169 for 64).
-    """
-    I, H = x_rows.shape[1], h.shape[1]
-    # The memory is wider, for the kernels read [1 h(t-1)] in multiples of 16 too.
-    rows = empty((plan.rows, _round_up(I + _round_up(1 + H))), h.dtype)[:, : _round_up(I + 1 + H)]
-    rows[:, :I] = x_rows
-    rows[:, I] = 1
-    plan.previous(rows[:, I + 1 : I + 1 + H], h, h0)
-    rows[:, I + 1 + H :] = 0
-    return rows
-
-
 def _loop(products: BlasProducts, plan: Plan, w_hh: np.ndarray) -> Sharing:
     """How threads share the time loop: ragged sequences get shorter in number, so count their rows."""
     return products.sharing(plan.steps, -(-plan.rows // max(1, plan.steps)), w_hh)
 
 
-def _round_up(n: int) -> int:
-    return -(-n // 16) * 16
+def _recurrent_gradient(products, plan: Plan, d: np.ndarray, h: np.ndarray, h0: np.ndarray, out=None) -> np.ndarray:
+    """The gradient of what multiplied h(t-1): d(t)' h(t-1), summed over all steps."""
+    if plan.ragged:
+        previous = empty(h.shape, h.dtype)
+        plan.previous(previous, h, h0)
+        return products.weight_gradient(d, previous, out)
+    first, later, before = plan.moved_on()
+    grad = products.weight_gradient(d[first], h0[: plan.rows], out)
+    return products.weight_gradient(d[later], h[before], grad, add=True) if plan.steps > 1 else grad
 
 
-def _split(dw: np.ndarray, I: int, H: int, *biases: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
-    """The gradients of W_ih, W_hh and each bias that is not None, from those of [W_ih b W_hh 0]."""
+def _weight_gradients(products, plan, d, x_rows, h, h0, b_ih, b_hh) -> tuple[np.ndarray | None, ...]:
+    """Those of W_ih, W_hh and each bias that is not None, of an RNN or LSTM."""
+    bias = None if b_ih is None and b_hh is None else products.bias_gradient(d)
     return (
-        np.ascontiguousarray(dw[:, :I]),
-        np.ascontiguousarray(dw[:, I + 1 : I + 1 + H]),
-        *(None if b is None else dw[:, I].copy() for b in biases),
+        products.weight_gradient(d, x_rows),
+        _recurrent_gradient(products, plan, d, h, h0),
+        None if b_ih is None else bias,
+        None if b_hh is None else bias if b_ih is None else bias.copy(),
     )
 
 
@@ -120,15 +112,14 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
     products, isa, plan, x_rows, h0, h, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
     dh = plan.sort(dh)
     dpre = empty(h.shape, h.dtype)
-    recurrent = products.recurrent_backward(w_hh)
+    recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
     dy_rows = plan.pack(dy)
 
     with products.looping(plan.B, w_hh):
         back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, _loop(products, plan, w_hh))
     weights = NOTHING
     if need & WEIGHTS:
-        dw = products.weight_gradient(dpre, _multiplied(plan, x_rows, h, h0))
-        weights = _split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh)
+        weights = _weight_gradients(products, plan, dpre, x_rows, h, h0, b_ih, b_hh)
     return RNNGrads(_input_gradient(products, plan, dpre, w_ih, need), plan.unsort(dh), *weights)
 
 
@@ -159,7 +150,7 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, 
     """As `fastrnn.functional.lstm_backward`."""
     products, isa, plan, x_rows, h0, c0, h, c, gates, w_ih, w_hh, b_ih, b_hh = cache.take()
     dh, dc = plan.sort(dh), plan.sort(dc)
-    recurrent = products.recurrent_backward(w_hh)
+    recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
     dy_rows = plan.pack(dy)
 
     with products.looping(plan.B, w_hh):
@@ -167,8 +158,7 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, 
     dgates = gates
     weights = NOTHING
     if need & WEIGHTS:
-        dw = products.weight_gradient(dgates, _multiplied(plan, x_rows, h, h0))
-        weights = _split(dw, x_rows.shape[1], h.shape[1], b_ih, b_hh)
+        weights = _weight_gradients(products, plan, dgates, x_rows, h, h0, b_ih, b_hh)
     dx = _input_gradient(products, plan, dgates, w_ih, need)
     return LSTMGrads(dx, plan.unsort(dh), plan.unsort(dc), *weights)
 
@@ -201,7 +191,7 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
     H = h0.shape[1]
     dh = plan.sort(dh)
     drh = empty((0 if reset_after else plan.B, H), h.dtype)
-    recurrent = products.recurrent_backward(w_hh[: 2 * H]), products.recurrent_backward(w_hh[2 * H :])
+    recurrent = (products.recurrent_backward(w, plan.steps, plan.B) for w in (w_hh[: 2 * H], w_hh[2 * H :]))
     dy_rows = plan.pack(dy)
 
     sharing = _loop(products, plan, w_hh)
@@ -215,19 +205,25 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
 
 
 def _gru_weight_gradients(products, plan, dgates, extra, x_rows, h, h0, b_ih, b_hh, reset_after) -> tuple:
-    H, I = h0.shape[1], x_rows.shape[1]
-    rows = _multiplied(plan, x_rows, h, h0)
-    dw = empty((3 * H, rows.shape[1]), h.dtype)
-    products.weight_gradient(dgates[:, : 2 * H], rows, dw[: 2 * H])
-    if not reset_after:
-        rows[:, I + 1 : I + 1 + H] = extra  # r h(t-1)
-        products.weight_gradient(dgates[:, 2 * H :], rows, dw[2 * H :])
-        return _split(dw, I, H, b_ih, b_hh)
-    dhn = extra
-    products.weight_gradient(dgates[:, 2 * H :], rows[:, : I + 1], dw[2 * H :, : I + 1])
-    from_hidden = products.weight_gradient(dhn, rows[:, I : I + 1 + H])  # of b_hn, W_hn
-    dw[2 * H :, I + 1 : I + 1 + H] = from_hidden[:, 1:]
-    weights = _split(dw, I, H, b_ih, b_hh)
+    H = h0.shape[1]
+    dw_hh = empty((3 * H, H), h.dtype)
+    _recurrent_gradient(products, plan, dgates[:, : 2 * H], h, h0, dw_hh[: 2 * H])
+    if reset_after:
+        dhn = extra
+        _recurrent_gradient(products, plan, dhn, h, h0, dw_hh[2 * H :])
+    else:
+        rh = extra  # r h(t-1)
+        products.weight_gradient(dgates[:, 2 * H :], rh, dw_hh[2 * H :])
+    db_ih = db_hh = None
+    if b_ih is not None or b_hh is not None:
+        db_ih = db_hh = products.bias_gradient(dgates)
     if b_hh is not None:
-        weights[-1][2 * H :] = from_hidden[:, 0]
-    return weights
+        db_hh = db_ih.copy()
+        if reset_after:
+            db_hh[2 * H :] = products.bias_gradient(dhn)
+    return (
+        products.weight_gradient(dgates, x_rows),
+        dw_hh,
+        None if b_ih is None else db_ih,
+        None if b_hh is None else db_hh,
+    )

@@ -16,7 +16,7 @@ from fastrnn import _settings, _sharing
 from fastrnn._blas_threads import product_of, step_products_of
 from fastrnn._core.blas import matmul_into
 from fastrnn._core.cell import Cell
-from fastrnn._core.matrix import Matrix, multiply_into, outer_into
+from fastrnn._core.matrix import Matrix, multiply_into, outer_into, sum_rows
 from fastrnn._core.memory import empty
 from fastrnn._sharing import ALONE, Sharing
 
@@ -60,7 +60,7 @@ class BlasProducts:
             return Matrix(np.ascontiguousarray(w.T), transposed=True)
         return Matrix(w)
 
-    def recurrent_backward(self, w: np.ndarray) -> Matrix:
+    def recurrent_backward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
         """W for the loop of a backward pass: rows (m,n) become (m,k)."""
         return Matrix(w, transposed=True)
 
@@ -80,9 +80,11 @@ class BlasProducts:
         """The product d (m,n) W, (m,k)."""
         return product(d, w)
 
-    def weight_gradient(self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def weight_gradient(
+        self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None, add: bool = False
+    ) -> np.ndarray:
         """
-        The product of d (m,n) transposed with rows (m,k), summed over blocks of rows.
+        The product of d (m,n) transposed with rows (m,k), or out += that with `add`, summed over blocks of rows.
 
         One running sum over all T*B rows has up to 2.5 times the rounding error of NumPy's sum step by step; blocks of
         about the root of their number bring it down to the same. From 96 rows on they cost it 3% of its speed.
@@ -91,8 +93,12 @@ class BlasProducts:
             out = empty((d.shape[1], rows.shape[1]), d.dtype)
         block = max(96, math.isqrt(len(d)))
         for start in range(0, max(1, len(d)), block):
-            _blas(out, d[start : start + block], rows[start : start + block], True, False, start > 0)
+            _blas(out, d[start : start + block], rows[start : start + block], True, False, add or start > 0)
         return out
+
+    def bias_gradient(self, d: np.ndarray) -> np.ndarray:
+        """The sum over the rows of d."""
+        return sum_rows(_settings.isa(), d)
 
 
 class NativeProducts(BlasProducts):
@@ -104,12 +110,20 @@ class NativeProducts(BlasProducts):
         self.isa = isa
 
     def cell(self, kind: str, isa: str, w_hh: np.ndarray, bias: np.ndarray, steps: int, batch: int) -> Cell:
-        """The recurrent half of a cell, packed."""
-        return Cell(kind, isa, bias, w_hh)
+        """The recurrent half of a cell, packed, but for a single step."""
+        if not self._once(w_hh, steps, batch):
+            return Cell(kind, isa, bias, w_hh)
+        H = w_hh.shape[1]
+        parts = (w_hh[: 2 * H], w_hh[2 * H :]) if kind == "gru-before" else (w_hh,)
+        return Cell(kind, isa, bias, w_hh, tuple(Matrix(w, isa=isa, unpacked_for=1) for w in parts))
 
-    def recurrent_backward(self, w: np.ndarray) -> Matrix:
-        """W for the loop of a backward pass, packed."""
-        return Matrix(w, transposed=True, isa=self.isa)
+    def recurrent_backward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+        """W for the loop of a backward pass, packed, but for a single step."""
+        return Matrix(w, transposed=True, isa=self.isa, unpacked_for=int(self._once(w, steps, batch)))
+
+    def _once(self, w: np.ndarray, steps: int, batch: int) -> bool:
+        """Whether the loop multiplies with w once, and alone."""
+        return steps == 1 and self.sharing(steps, batch, w).members == 1
 
     def looping(self, batch: int, w_hh: np.ndarray) -> AbstractContextManager:
         """The context for a time loop: none."""
@@ -121,22 +135,25 @@ class NativeProducts(BlasProducts):
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""
-        self._multiply(Matrix(w, isa=self.isa), out, a, w.size)
+        self._multiply(out, a, w, False)
 
     def backward(self, d: np.ndarray, w: np.ndarray) -> np.ndarray:
         """The product d (m,n) W, (m,k)."""
         out = empty((len(d), w.shape[1]), d.dtype)
-        self._multiply(Matrix(w, transposed=True, isa=self.isa), out, d, w.size)
+        self._multiply(out, d, w, True)
         return out
 
-    def _multiply(self, matrix: Matrix, out: np.ndarray, a: np.ndarray, size: int) -> None:
-        sharing = _sharing.independent(len(a) * size, len(a) // _sharing.ROWS)
+    def _multiply(self, out: np.ndarray, a: np.ndarray, w: np.ndarray, transposed: bool) -> None:
+        sharing = _sharing.independent(len(a) * w.size, len(a) // _sharing.ROWS)
+        matrix = Matrix(w, transposed, self.isa, unpacked_for=sharing.members)
         multiply_into(matrix, out, a, False, sharing.members, sharing.patience)
 
-    def weight_gradient(self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """The product of d (m,n) transposed with rows (m,k), whose width is a multiple of 64 bytes."""
+    def weight_gradient(
+        self, d: np.ndarray, rows: np.ndarray, out: np.ndarray | None = None, add: bool = False
+    ) -> np.ndarray:
+        """The product of d (m,n) transposed with rows (m,k), or out += that with `add`."""
         if out is None:
             out = empty((d.shape[1], rows.shape[1]), d.dtype)
         sharing = _sharing.independent(d.size * rows.shape[1], d.shape[1] // _sharing.ROWS)
-        outer_into(self.isa, out, d, rows, sharing.members, sharing.patience)
+        outer_into(self.isa, out, d, rows, add, sharing.members, sharing.patience)
         return out

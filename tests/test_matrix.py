@@ -33,7 +33,7 @@ def test_parts_of_an_outer_product_keep_to_their_scratch(isa, members):
     a, b = draw((5, 64 * 130 + 2), np.float32, 1), draw((5, 208), np.float32, 2)
     alone, shared = (np.empty((a.shape[1], b.shape[1]), np.float32) for _ in range(2))
     outer_into(isa, alone, a, b)
-    outer_into(isa, shared, a, b, members, 10**9)
+    outer_into(isa, shared, a, b, False, members, 10**9)
     np.testing.assert_array_equal(shared, alone)
     close(alone, a.T @ b, np.float32)
 

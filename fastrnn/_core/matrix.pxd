@@ -4,20 +4,25 @@ from fastrnn._core.kernels cimport fr_kernels
 
 
 cdef class Matrix:
-    cdef const fr_kernels* kernels  # of the packed form; NULL: BLAS
-    cdef const char* data
-    cdef object owner               # of data
+    cdef const fr_kernels* kernels  # NULL: BLAS
+    cdef const char* data           # packed, or for BLAS and where there is scratch as it came
+    cdef char* scratch              # of each member who multiplies with unpacked weights, else NULL
+    cdef Py_ssize_t scratch_size    # of one
+    cdef int members                # how many have some
+    cdef object owner               # of data and scratch
     cdef readonly Py_ssize_t K, N   # a (m,K) becomes c (m,N)
     cdef readonly object dtype
     cdef Py_ssize_t itemsize
-    cdef Py_ssize_t ld              # for BLAS: row stride, and whether data is (N,K) or (K,N)
+    cdef Py_ssize_t ld              # of what came: row stride, and whether it is (N,K) or (K,N)
     cdef bint by_output
 
 
 cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
                           bint add) noexcept nogil:
-    """c (m,N) = a (m,K) w, or c += with `add`; all of w's type. Row strides ldc, lda."""
-    if w.kernels != NULL:
+    """c (m,N) = a (m,K) w, or c += with `add`; all of w's type. Row strides ldc, lda. Unpacked: for one thread."""
+    if w.scratch != NULL:
+        multiply_unpacked(w, c, ldc, a, lda, m, 0, w.N, add, 0)
+    elif w.kernels != NULL:
         w.kernels.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add, 1, 0)
     elif w.itemsize == 4:
         gemm(False, w.by_output, m, w.N, w.K, <const float*>a, lda, <const float*>w.data, w.ld,
@@ -38,6 +43,14 @@ cdef inline void multiply_columns(Matrix w, void* c, Py_ssize_t ldc, const void*
     if n0 < n1:
         w.kernels.multiply(<char*>c + n0 * w.itemsize, ldc, a, lda, w.data + n0 * w.K * w.itemsize, m, w.K, n1 - n0,
                            add, 1, 0)
+
+
+cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
+                                   Py_ssize_t n0, Py_ssize_t n1, bint add, int rank) noexcept nogil:
+    """As `multiply_columns` for any n0, with the scratch of member `rank`."""
+    cdef Py_ssize_t column = w.ld if w.by_output else 1, step = 1 if w.by_output else w.ld
+    w.kernels.multiply_once(<char*>c + n0 * w.itemsize, ldc, a, lda, w.data + n0 * column * w.itemsize, column, step, m,
+                            w.K, n1 - n0, add, w.scratch + rank * w.scratch_size)
 
 
 cdef void* address(array) except? NULL

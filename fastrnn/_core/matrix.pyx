@@ -6,7 +6,9 @@ import mmap
 
 import numpy as np
 
-from fastrnn._core.kernels cimport find_table, kernels_of
+from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
+
+from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
 from fastrnn._core.team cimport MOST_MEMBERS, Work, cut, share
 
 from fastrnn._core.memory import empty
@@ -15,7 +17,11 @@ HUGE = 2 * 1024 * 1024
 
 
 cdef void* address(array) except? NULL:
-    return <void*><size_t>array.ctypes.data
+    """Where an array's memory begins. The array stays with the caller; `array.ctypes.data` takes ten times as long."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
+    PyBuffer_Release(&view)
+    return view.buf
 
 
 cdef class Matrix:
@@ -25,22 +31,31 @@ cdef class Matrix:
     Parameters
     ----------
     w : array (n, k), row-major
-        Of float32 or float64. With BLAS it is referred to, not copied.
+        Of float32 or float64. With BLAS, or unpacked, it is referred to, not copied.
     transposed : bool
         False: rows (m, k) become (m, n), a forward pass. True: rows (m, n) become (m, k), its backward pass.
     isa : str or None
         The instruction set to pack for; None for BLAS.
+    unpacked_for : int
+        0 packs it. Otherwise how many members at most multiply with it: each packs a panel, uses it, and packs the next
+        one in its place. For weights that are used once: they are read once and not written.
     """
 
-    def __init__(self, w, bint transposed=False, str isa=None):
+    def __init__(self, w, bint transposed=False, str isa=None, int unpacked_for=0):
         cdef Py_ssize_t n = w.shape[0], k = w.shape[1]
         self.dtype, self.itemsize = w.dtype, w.itemsize
         self.K, self.N = (n, k) if transposed else (k, n)
-        if isa is None:
-            self.owner, self.ld, self.by_output = w, k, not transposed
-            self.data = <const char*>address(w)
+        self.ld, self.by_output = k, not transposed
+        if isa is not None:
+            self.kernels = kernels_of(find_table(isa), self.itemsize)
+        if isa is None or unpacked_for:
+            self.owner, self.data = w, <const char*>address(w)
+            if unpacked_for:
+                unpacked_for = min(unpacked_for, MOST_MEMBERS)
+                self.scratch_size = COLUMNS * self.itemsize * max(1, self.K)
+                scratch = aligned(unpacked_for * self.scratch_size // self.itemsize, w.dtype)
+                self.owner, self.scratch, self.members = (w, scratch), <char*>address(scratch), unpacked_for
             return
-        self.kernels = kernels_of(find_table(isa), self.itemsize)
         self.owner = aligned(self.kernels.packed_size(self.K, self.N), w.dtype)
         cdef void* target = address(self.owner)
         cdef const void* source = address(w)
@@ -73,8 +88,16 @@ def aligned(Py_ssize_t size, dtype):
 
 cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda, Py_ssize_t m, int rank,
                         int size) noexcept nogil:
-    cdef Py_ssize_t row = cut(m, rank, size), panels
-    if size == 1 or m >= 16 * size:
+    cdef Py_ssize_t row = cut(m, rank, size), panels, n0
+    if w.scratch != NULL:
+        panels = (w.N + COLUMNS - 1) // COLUMNS
+        if panels >= size:  # each packs its own
+            n0 = cut(panels, rank, size) * COLUMNS
+            multiply_unpacked(w, c, ldc, a, lda, m, n0, min(w.N, cut(panels, rank + 1, size) * COLUMNS), False, rank)
+        else:
+            multiply_unpacked(w, c + row * ldc * w.itemsize, ldc, a + row * lda * w.itemsize, lda,
+                              cut(m, rank + 1, size) - row, 0, w.N, False, rank)
+    elif size == 1 or m >= 16 * size:
         multiply(w, c + row * ldc * w.itemsize, ldc, a + row * lda * w.itemsize, lda, cut(m, rank + 1, size) - row,
                  False)
     else:
@@ -111,8 +134,12 @@ def multiply_into(Matrix w, c, a, bint add=False, int members=1, long patience=0
     job.w, job.m, job.add = w, a.shape[0], add
     job.ldc, job.lda = row_stride(c, w.dtype), row_stride(a, w.dtype)
     job.c, job.a = <char*>address(c), <const char*>address(a)
+    if add or w.kernels == NULL:
+        members = 1
+    elif w.scratch != NULL:
+        members = min(members, w.members)
     with nogil:
-        share(job, 1 if add or w.kernels == NULL else members, patience)
+        share(job, members, patience)
 
 
 cdef class _Outer(Work):
@@ -123,21 +150,22 @@ cdef class _Outer(Work):
     cdef const char* a
     cdef const char* b
     cdef Py_ssize_t ldc, lda, ldb, M, N, K, itemsize
+    cdef bint add
 
     cdef void part(self, int rank, int size) noexcept nogil:
         cdef Py_ssize_t m = cut(self.M, rank, size)
         self.kernels.outer(self.c + m * self.ldc * self.itemsize, self.ldc, self.a + m * self.itemsize, self.lda,
-                           self.b, self.ldb, cut(self.M, rank + 1, size) - m, self.N, self.K, False,
+                           self.b, self.ldb, cut(self.M, rank + 1, size) - m, self.N, self.K, self.add,
                            self.scratch + rank * self.scratch_size)
 
 
-def outer_into(str isa, c, a, b, int members=1, long patience=0):
-    """c (M,N) = a' b, a (K,M), b (K,N); each row of b is read up to the next multiple of 64 bytes, see fastrnn.h."""
+def outer_into(str isa, c, a, b, bint add=False, int members=1, long patience=0):
+    """c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N)."""
     if a.shape[0] != b.shape[0] or c.shape[0] != a.shape[1] or c.shape[1] != b.shape[1]:
         raise ValueError(f"shapes do not fit: a {a.shape}, b {b.shape}, c {c.shape}")
     cdef _Outer job = _Outer()
     job.itemsize, job.K, job.M, job.N = c.itemsize, a.shape[0], a.shape[1], b.shape[1]
-    job.kernels = kernels_of(find_table(isa), job.itemsize)
+    job.kernels, job.add = kernels_of(find_table(isa), job.itemsize), add
     job.ldc, job.lda, job.ldb = row_stride(c, c.dtype), row_stride(a, c.dtype), row_stride(b, c.dtype)
     job.c, job.a, job.b = <char*>address(c), <const char*>address(a), <const char*>address(b)
     members = max(1, min(members, MOST_MEMBERS))  # no more parts are made, and each has scratch for its rows
@@ -145,7 +173,19 @@ def outer_into(str isa, c, a, b, int members=1, long patience=0):
     # Alone it is all of M; a whole number of cache lines.
     job.scratch_size = (job.kernels.outer_size(job.M if members == 1 else part, job.N, job.K) * job.itemsize + 63) & ~63
     alone = job.kernels.outer_size(job.M, job.N, job.K) * job.itemsize
-    scratch = empty((max(alone, members * job.scratch_size),), np.dtype(np.uint8))
+    scratch = empty((max(alone, members * job.scratch_size) // job.itemsize,), c.dtype)
     job.scratch = <char*>address(scratch)
     with nogil:
         share(job, members, patience)
+
+
+def sum_rows(str isa, a):
+    """The sum over the rows of a (K,N)."""
+    y = np.empty(a.shape[1], a.dtype)
+    cdef const fr_kernels* kernels = kernels_of(find_table(isa), a.itemsize)
+    cdef Py_ssize_t lda = row_stride(a, a.dtype), K = a.shape[0], N = a.shape[1]
+    cdef void* to = address(y)
+    cdef const void* rows = address(a)
+    with nogil:
+        kernels.sum_rows(to, rows, lda, K, N)
+    return y

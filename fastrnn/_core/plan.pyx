@@ -119,6 +119,15 @@ cdef class Plan:
         elif N:
             out[B:], out[:B] = rows[:N - B], state
 
+    def moved_on(self):
+        """
+        Of dense rows, as slices: those of the first step, those of all later ones, and those of each one's step before.
+        """
+        cdef Py_ssize_t B = self.B, N = self.rows
+        if self.reverse:
+            return slice(max(0, N - B), N), slice(0, max(0, N - B)), slice(B, N)
+        return slice(0, min(B, N)), slice(B, N), slice(0, max(0, N - B))
+
     cdef void gather(self, char* rows, const char* array, Py_ssize_t nbytes, Py_ssize_t k0, Py_ssize_t k1) noexcept nogil:
         """Rows of `nbytes` from the padded array, for the sequences k0 <= k < k1 (as sorted)."""
         cdef Py_ssize_t s, t, k, length

@@ -33,8 +33,8 @@ static void FR(compare)(const ptrdiff_t *lengths, int count) {
 }
 
 static void FR(check)(const KERNELS *kernels) {
-    /* 64 bytes hold W numbers; a (rows, n) array of row stride ld ends with its last row's last number. */
-    const ptrdiff_t W = 64 / (ptrdiff_t)sizeof(REAL), BH = B * H;
+    /* A (rows, n) array of row stride ld ends with its last row's last number. */
+    const ptrdiff_t BH = B * H;
     const ptrdiff_t lda = K + 3, ldc = H + 2, ldw = H + 1, ldt = K + 5, packed = kernels->packed_size(K, H);
 
     CHECK("sigmoid", (BH, BH), SPREAD(x[1], BH); k->activate(x[0], x[1], BH, 0));
@@ -77,10 +77,22 @@ static void FR(check)(const KERNELS *kernels) {
                      (size_t)((B - groups * 2 * rows) * H) * sizeof **x);
           }
           BLANK(x[3], 0, packed));
-    const ptrdiff_t wide = (H + W - 1) / W * W, scratch = kernels->outer_size(B, H, K);
-    CHECK("outer", (SPAN(B, ldc, H), SPAN(K, B + 1, B), SPAN(K, ldw, wide), scratch, SPAN(B, ldc, H)),
+    CHECK("multiply_once", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(K, ldw, H), 64 * K, packed, SPAN(B, ldc, H)),
+          GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], K, ldw, H);
+          memcpy(x[5], x[0], (size_t)lengths[0] * sizeof **x);
+          k->multiply_once(x[0], ldc, x[1], lda, x[2], 1, ldw, B, K, H, B % 2, x[3]);
+          k->pack(x[4], x[2], 1, ldw, K, H);
+          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, B % 2, 1, 0);
+          SAME_BITS(x[0], x[5], lengths[0]);
+          BLANK(x[3], 0, 64 * K); BLANK(x[4], 0, packed));
+    CHECK("multiply_once, transposed", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(H, ldt, K), 64 * K),
+          GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], H, ldt, K);
+          k->multiply_once(x[0], ldc, x[1], lda, x[2], ldt, 1, B, K, H, 0, x[3]);
+          BLANK(x[3], 0, 64 * K));
+    CHECK("sum_rows", (H, SPAN(K, ldw, H)), GAPS(x[1], K, ldw, H); k->sum_rows(x[0], x[1], ldw, K, H));
+    const ptrdiff_t scratch = kernels->outer_size(B, H, K);
+    CHECK("outer", (SPAN(B, ldc, H), SPAN(K, B + 1, B), SPAN(K, ldw, H), scratch, SPAN(B, ldc, H)),
           GAPS(x[0], B, ldc, H); GAPS(x[1], K, B + 1, B); GAPS(x[2], K, ldw, H);
-          BLANK(x[2], SPAN(K, ldw, H), SPAN(K, ldw, wide));
           memcpy(x[4], x[0], (size_t)lengths[0] * sizeof **x);
           k->outer(x[0], ldc, x[1], B + 1, x[2], ldw, B, H, K, B % 2, x[3]);
           for (ptrdiff_t m = 0; m < B; m += 50) /* so that what was packed now is not */

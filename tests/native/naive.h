@@ -157,6 +157,18 @@ static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t 
         }
 }
 
+static void naive_multiply_once(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *w,
+                                ptrdiff_t column, ptrdiff_t step, ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add,
+                                double *scratch) {
+    (void)scratch;
+    for (ptrdiff_t m = 0; m < M; m++)
+        for (ptrdiff_t j = 0; j < N; j++) {
+            double sum = 0;
+            for (ptrdiff_t k = 0; k < K; k++) sum += a[m * lda + k] * w[j * column + k * step];
+            c[m * ldc + j] = add ? c[m * ldc + j] + sum : sum;
+        }
+}
+
 static ptrdiff_t naive_outer_size(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K) {
     (void)M, (void)N, (void)K;
     return 0;
@@ -171,6 +183,13 @@ static void naive_outer(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda
             for (ptrdiff_t k = 0; k < K; k++) sum += a[k * lda + m] * b[k * ldb + j];
             c[m * ldc + j] = add ? c[m * ldc + j] + sum : sum;
         }
+}
+
+static void naive_sum_rows(double *y, const double *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N) {
+    for (ptrdiff_t j = 0; j < N; j++) {
+        y[j] = 0;
+        for (ptrdiff_t k = 0; k < K; k++) y[j] += a[k * lda + j];
+    }
 }
 
 static void naive_activate(double *y, const double *x, ptrdiff_t n, int which) {
@@ -191,7 +210,9 @@ static const fr_kernels_f64 naive = {
     .packed_size = naive_packed_size,
     .pack = naive_pack,
     .multiply = naive_multiply,
+    .multiply_once = naive_multiply_once,
     .outer_size = naive_outer_size,
     .outer = naive_outer,
+    .sum_rows = naive_sum_rows,
     .activate = naive_activate,
 };
