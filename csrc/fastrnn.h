@@ -87,8 +87,8 @@ typedef struct {
         ptrdiff_t (*outer_size)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K);                                                \
         void (*outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t M, \
                       ptrdiff_t N, ptrdiff_t K, int add, REAL *scratch);                                               \
-        /* y (N) = the sum over the rows of a (K,N), row stride lda. */                                                \
-        void (*sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N);                             \
+        /* y (N) = the sum over the rows of a (K,N), row stride lda, or y += with `add`. */                            \
+        void (*sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N, int add);                    \
         /* y (n) = sigmoid(x) or tanh(x), for `which` = 0 or 1: the activations, open to tests. */                     \
         void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
     } NAME

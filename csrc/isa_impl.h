@@ -68,7 +68,7 @@
         .step_gates = step_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_dgates = lstm_dgates##T,                       \
         .gru_dgates = gru_dgates##T, .gru_dupdate = gru_dupdate##T, .gru_dreset = gru_dreset##T,                       \
         .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T, .multiply = multiply##T,              \
-        .multiply_once = multiply_once##T, .outer_size = outer_size##T, .outer = outer##T, .sum_rows = sum_rows##T                                                                 \
+        .multiply_once = multiply_once##T, .outer_size = outer_size##T, .outer = outer##T, .sum_rows = sum_rows##T     \
     }
 
 static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64),

@@ -28,10 +28,36 @@ def _plan(inputs: Inputs, reverse: bool) -> Plan:
     return Plan(T, B, inputs.lengths, reverse)
 
 
-def _gate_blocks(plan: Plan, width: int, itemsize: int, save: bool) -> tuple[list, int]:
-    """The runs of steps to work on, and how many rows of gates to allocate for them: all with `save`, else a block."""
-    blocks = plan.blocks(None if save else max(64, BLOCK_BYTES // (width * itemsize)))
-    return blocks, max((rows.stop - rows.start for _, _, rows in blocks), default=0)
+class _Kept:
+    """
+    How much of a forward pass is kept for backward: all of it, nothing, or with checkpoints what makes it anew.
+
+    With checkpoints that is h, which is y, and an LSTM's c before each segment of so many steps; backward runs a segment
+    forward again before it runs it back. The number of steps is rounded up to a multiple of `Plan.steps_at_once`, so
+    that the sums over steps have the same bits.
+    """
+
+    def __init__(self, plan: Plan, save: bool, checkpoint: int | None):
+        self.steps = None
+        if save and checkpoint is not None and checkpoint < plan.steps:
+            self.steps = -(-checkpoint // plan.steps_at_once) * plan.steps_at_once
+        self.all = save and self.steps is None
+        self.c: list[np.ndarray] = []
+
+    def blocks(self, plan: Plan, width: int, itemsize: int) -> tuple[list, int]:
+        """The runs of steps that forward works on, and how many rows of gates to allocate for them."""
+        rows = None if self.all else max(64, BLOCK_BYTES // (width * itemsize))
+        blocks = plan.blocks(rows, self.steps)
+        return blocks, max((rows.stop - rows.start for _, _, rows in blocks), default=0)
+
+    def before(self, s0: int, c: np.ndarray) -> None:
+        """Keep c as it is before step s0, if a segment begins there."""
+        if self.steps and s0 % self.steps == 0:
+            self.c.append(c.copy())
+
+    def segments(self, plan: Plan) -> list:
+        """What backward works on, from the last one on."""
+        return plan.blocks(None, self.steps)[::-1] or [(0, 0, slice(0, 0))]
 
 
 def bias_sum(b_ih: np.ndarray | None, b_hh: np.ndarray | None, w_hh: np.ndarray) -> np.ndarray:
@@ -60,34 +86,50 @@ def _loop(products: BlasProducts, plan: Plan, w_hh: np.ndarray) -> Sharing:
     return products.sharing(plan.steps, -(-plan.rows // max(1, plan.steps)), w_hh)
 
 
-def _recurrent_gradient(products, plan: Plan, d: np.ndarray, h: np.ndarray, h0: np.ndarray, out=None) -> np.ndarray:
-    """The gradient of what multiplied h(t-1): d(t)' h(t-1), summed over all steps."""
-    if plan.ragged:
-        previous = empty(h.shape, h.dtype)
-        plan.previous(previous, h, h0)
-        return products.weight_gradient(d, previous, out)
-    first, later, before = plan.moved_on()
-    grad = products.weight_gradient(d[first], h0[: plan.rows], out)
-    return products.weight_gradient(d[later], h[before], grad, add=True) if plan.steps > 1 else grad
-
-
-def _weight_gradients(products, plan, d, x_rows, h, h0, b_ih, b_hh) -> tuple[np.ndarray | None, ...]:
-    """Those of W_ih, W_hh and each bias that is not None, of an RNN or LSTM."""
-    bias = None if b_ih is None and b_hh is None else products.bias_gradient(d)
-    return (
-        products.weight_gradient(d, x_rows),
-        _recurrent_gradient(products, plan, d, h, h0),
-        None if b_ih is None else bias,
-        None if b_hh is None else bias if b_ih is None else bias.copy(),
-    )
-
-
 WEIGHTS = frozenset(("w_ih", "w_hh", "b_ih", "b_hh"))
-NOTHING = (None,) * len(WEIGHTS)
 
 
-def _input_gradient(products: BlasProducts, plan: Plan, d: np.ndarray, w_ih: np.ndarray, need: frozenset[str]):
-    return plan.unpack(products.backward(d, w_ih)) if "x" in need else None
+class _Gradients:
+    """Those of x, the weights and the biases, added up segment by segment."""
+
+    def __init__(self, products, plan: Plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need: frozenset[str]):
+        self.products, self.plan, self.x_rows, self.both, self.h0, self.w_ih = products, plan, x_rows, both, h0, w_ih
+        self.biases = b_ih, b_hh
+        self.dx = empty(x_rows.shape, x_rows.dtype) if "x" in need else None
+        self.weights = bool(need & WEIGHTS)
+        if self.weights:
+            self.dw_ih, self.dw_hh = empty(w_ih.shape, w_ih.dtype), empty(w_hh.shape, w_hh.dtype)
+            self.db_ih, self.db_hh = (None if b is None else np.empty(b.shape, b.dtype) for b in self.biases)
+        self.add = False
+
+    def of_segment(self, s0: int, s1: int, rows: slice, dgates: np.ndarray, hidden: list | None = None) -> None:
+        """
+        Add those of the steps s0 <= s < s1.
+
+        `hidden` is for the GRU, whose recurrent product has gradients of its own: (rows of W_hh, their gradient, what
+        they were multiplied with, or None for h(t-1)) each. Otherwise that is dgates.
+        """
+        products, plan = self.products, self.plan
+        if self.dx is not None:
+            products.backward(self.dx[rows], dgates, self.w_ih)
+        if not self.weights:
+            return
+        blocks = plan.blocks_of_sums(s0, s1)
+        previous = plan.previous(self.both, self.h0, s0, s1)
+        products.weight_gradient(self.dw_ih, dgates, self.x_rows[rows], blocks, self.add)
+        for part, d, a in hidden or [(slice(None), dgates, None)]:
+            products.weight_gradient(self.dw_hh[part], d, previous if a is None else a, blocks, self.add)
+        if self.db_ih is not None:
+            products.bias_gradient(self.db_ih, dgates, blocks, self.add)
+        if self.db_hh is not None:
+            for part, d, _ in hidden or [(slice(None), dgates, None)]:
+                products.bias_gradient(self.db_hh[part], d, blocks, self.add)
+        self.add = True
+
+    def all(self) -> tuple[np.ndarray | None, ...]:
+        """Those of x, W_ih, W_hh, b_ih, b_hh; None for what is not needed."""
+        dx = None if self.dx is None else self.plan.unpack(self.dx)
+        return (dx, self.dw_ih, self.dw_hh, self.db_ih, self.db_hh) if self.weights else (dx, None, None, None, None)
 
 
 def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: str, reverse: bool, save: bool):
@@ -95,135 +137,144 @@ def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: 
     x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
     plan = _plan(inputs, reverse)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
-    h = empty((plan.rows, h0.shape[1]), x.dtype)
-    relu = nonlinearity == "relu"
+    both = plan.states(h0_sorted)
+    h = plan.of_steps(both)
     cell = products.cell(f"rnn-{nonlinearity}", isa, w_hh, bias_sum(b_ih, b_hh, w_hh), plan.steps, plan.B)
     products.forward(h, x_rows, w_ih)
     with products.looping(plan.B, w_hh):
         # save, so that the gates are all rows, from the first on; the states take their place
         forward(cell, plan, 0, plan.steps, h, None, h, None, h0_sorted, None, True, _loop(products, plan, w_hh))
     y = plan.unpack(h)
-    kept = (products, isa, plan, x_rows, h0_sorted, h, w_ih, w_hh, b_ih, b_hh, relu)
+    kept = (products, isa, plan, x_rows, h0_sorted, both, w_ih, w_hh, b_ih, b_hh, nonlinearity == "relu")
     return y, plan.last(h, h0_sorted), Cache("rnn", products.engine, y, *kept) if save else None
 
 
 def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> RNNGrads:
     """As `fastrnn.functional.rnn_backward`."""
-    products, isa, plan, x_rows, h0, h, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
-    dh = plan.sort(dh)
+    products, isa, plan, x_rows, h0, both, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
+    h, dh, dy_rows = plan.of_steps(both), plan.sort(dh), plan.pack(dy)
     dpre = empty(h.shape, h.dtype)
     recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
-    dy_rows = plan.pack(dy)
-
     with products.looping(plan.B, w_hh):
         back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, _loop(products, plan, w_hh))
-    weights = NOTHING
-    if need & WEIGHTS:
-        weights = _weight_gradients(products, plan, dpre, x_rows, h, h0, b_ih, b_hh)
-    return RNNGrads(_input_gradient(products, plan, dpre, w_ih, need), plan.unsort(dh), *weights)
+    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
+    grads.of_segment(0, plan.steps, slice(0, plan.rows), dpre)
+    dx, *weights = grads.all()
+    return RNNGrads(dx, plan.unsort(dh), *weights)
 
 
-def lstm_forward(inputs: Inputs, products: BlasProducts, isa: str, reverse: bool, save: bool):
+def lstm_forward(
+    inputs: Inputs, products: BlasProducts, isa: str, reverse: bool, save: bool, checkpoint: int | None = None
+):
     """As `fastrnn.functional.lstm_forward`."""
     x, (h0, c0), w_ih, w_hh, b_ih, b_hh, _ = inputs
     H = h0.shape[1]
     plan = _plan(inputs, reverse)
+    kept = _Kept(plan, save, checkpoint)
     x_rows, h0_sorted, c0_sorted = plan.pack(x), plan.sort(h0), plan.sort(c0)
-    h = empty((plan.rows, H), x.dtype)
-    c = empty((plan.rows, H), x.dtype) if save else c0_sorted.copy()
-    blocks, gate_rows = _gate_blocks(plan, 4 * H, x.itemsize, save)
+    both = plan.states(h0_sorted)
+    h = plan.of_steps(both)
+    c = empty((plan.rows, H), x.dtype) if kept.all else c0_sorted.copy()
+    blocks, gate_rows = kept.blocks(plan, 4 * H, x.itemsize)
     gates = empty((gate_rows, 4 * H), x.dtype)
-    cell = products.cell("lstm", isa, w_hh, bias_sum(b_ih, b_hh, w_hh), plan.steps, plan.B)
+    bias = bias_sum(b_ih, b_hh, w_hh)
+    cell = products.cell("lstm", isa, w_hh, bias, plan.steps, plan.B)
     sharing = _loop(products, plan, w_hh)
     for s0, s1, rows in blocks:
+        kept.before(s0, c)
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
         with products.looping(plan.B, w_hh):
-            forward(cell, plan, s0, s1, h, c, gates, None, h0_sorted, c0_sorted, save, sharing)
+            forward(cell, plan, s0, s1, h, c, gates, None, h0_sorted, c0_sorted, kept.all, sharing)
     y, h_n = plan.unpack(h), plan.last(h, h0_sorted)
+    c_n = plan.last(c, c0_sorted) if kept.all else plan.unsort(c)
     if not save:
-        return y, h_n, plan.unsort(c), None
-    kept = (products, isa, plan, x_rows, h0_sorted, c0_sorted, h, c, gates, w_ih, w_hh, b_ih, b_hh)
-    return y, h_n, plan.last(c, c0_sorted), Cache("lstm", products.engine, y, *kept)
+        return y, h_n, c_n, None
+    values = (c, gates) if kept.all else (None, None)
+    kept_all = (products, isa, plan, x_rows, h0_sorted, c0_sorted, both, kept, *values, bias, w_ih, w_hh, b_ih, b_hh)
+    return y, h_n, c_n, Cache("lstm", products.engine, y, *kept_all)
 
 
 def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, need: frozenset[str]) -> LSTMGrads:
     """As `fastrnn.functional.lstm_backward`."""
-    products, isa, plan, x_rows, h0, c0, h, c, gates, w_ih, w_hh, b_ih, b_hh = cache.take()
-    dh, dc = plan.sort(dh), plan.sort(dc)
+    products, isa, plan, x_rows, h0, c0, both, kept, c, gates, bias, w_ih, w_hh, b_ih, b_hh = cache.take()
+    h, dh, dc, dy_rows = plan.of_steps(both), plan.sort(dh), plan.sort(dc), plan.pack(dy)
     recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
-    dy_rows = plan.pack(dy)
-
-    with products.looping(plan.B, w_hh):
-        back.lstm(isa, plan, gates, dh, dc, dy_rows, c, c0, recurrent, _loop(products, plan, w_hh))
-    dgates = gates
-    weights = NOTHING
-    if need & WEIGHTS:
-        weights = _weight_gradients(products, plan, dgates, x_rows, h, h0, b_ih, b_hh)
-    dx = _input_gradient(products, plan, dgates, w_ih, need)
+    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
+    sharing = _loop(products, plan, w_hh)
+    cell = None if kept.all else products.cell("lstm", isa, w_hh, bias, plan.steps, plan.B)
+    for s0, s1, rows in kept.segments(plan):
+        before = c0
+        if cell is not None:
+            size, before = rows.stop - rows.start, kept.c.pop()
+            c, gates = empty((size, h.shape[1]), h.dtype), empty((size, len(w_hh)), h.dtype)
+            products.forward(gates, x_rows[rows], w_ih)
+        with products.looping(plan.B, w_hh):
+            if cell is not None:
+                forward(cell, plan, s0, s1, h, c, gates, None, h0, before, True, sharing)
+            back.lstm(isa, plan, s0, s1, gates, dh, dc, dy_rows, c, before, recurrent, sharing)
+        grads.of_segment(s0, s1, rows, gates)
+    dx, *weights = grads.all()
     return LSTMGrads(dx, plan.unsort(dh), plan.unsort(dc), *weights)
 
 
-def gru_forward(inputs: Inputs, products: BlasProducts, isa: str, reset_after: bool, reverse: bool, save: bool):
+def gru_forward(
+    inputs: Inputs,
+    products: BlasProducts,
+    isa: str,
+    reset_after: bool,
+    reverse: bool,
+    save: bool,
+    checkpoint: int | None = None,
+):
     """As `fastrnn.functional.gru_forward`."""
     x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
     B, H = h0.shape
     plan = _plan(inputs, reverse)
+    kept = _Kept(plan, save, checkpoint)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
-    h = empty((plan.rows, H), x.dtype)
-    extra = empty((plan.rows if save else B, H), x.dtype)
-    blocks, gate_rows = _gate_blocks(plan, 3 * H, x.itemsize, save)
+    both = plan.states(h0_sorted)
+    h = plan.of_steps(both)
+    extra = empty((plan.rows if kept.all else B, H), x.dtype)
+    blocks, gate_rows = kept.blocks(plan, 3 * H, x.itemsize)
     gates = empty((gate_rows, 3 * H), x.dtype)
     kind = "gru-after" if reset_after else "gru-before"
-    cell = products.cell(kind, isa, w_hh, gru_bias(b_ih, b_hh, w_hh), plan.steps, B)
+    bias = gru_bias(b_ih, b_hh, w_hh)
+    cell = products.cell(kind, isa, w_hh, bias, plan.steps, B)
     sharing = _loop(products, plan, w_hh)
     for s0, s1, rows in blocks:
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
         with products.looping(B, w_hh):
-            forward(cell, plan, s0, s1, h, None, gates, extra, h0_sorted, None, save, sharing)
-    y = plan.unpack(h)
-    kept = (products, isa, plan, x_rows, h0_sorted, h, extra, gates, w_ih, w_hh, b_ih, b_hh, reset_after)
-    return y, plan.last(h, h0_sorted), Cache("gru", products.engine, y, *kept) if save else None
+            forward(cell, plan, s0, s1, h, None, gates, extra, h0_sorted, None, kept.all, sharing)
+    y, h_n = plan.unpack(h), plan.last(h, h0_sorted)
+    if not save:
+        return y, h_n, None
+    values = (extra, gates) if kept.all else (None, None)
+    kept_all = (products, isa, plan, x_rows, h0_sorted, both, kept, *values, kind, bias, w_ih, w_hh, b_ih, b_hh)
+    return y, h_n, Cache("gru", products.engine, y, *kept_all)
 
 
 def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> GRUGrads:
     """As `fastrnn.functional.gru_backward`."""
-    products, isa, plan, x_rows, h0, h, extra, gates, w_ih, w_hh, b_ih, b_hh, reset_after = cache.take()
-    H = h0.shape[1]
-    dh = plan.sort(dh)
+    products, isa, plan, x_rows, h0, both, kept, extra, gates, kind, bias, w_ih, w_hh, b_ih, b_hh = cache.take()
+    H, reset_after = h0.shape[1], kind == "gru-after"
+    h, dh, dy_rows = plan.of_steps(both), plan.sort(dh), plan.pack(dy)
     drh = empty((0 if reset_after else plan.B, H), h.dtype)
-    recurrent = (products.recurrent_backward(w, plan.steps, plan.B) for w in (w_hh[: 2 * H], w_hh[2 * H :]))
-    dy_rows = plan.pack(dy)
-
+    rz, n = slice(0, 2 * H), slice(2 * H, 3 * H)
+    recurrent = [products.recurrent_backward(w_hh[part], plan.steps, plan.B) for part in (rz, n)]
+    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     sharing = _loop(products, plan, w_hh)
-    with products.looping(plan.B, w_hh):
-        back.gru(isa, plan, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after, sharing)
-    dgates = gates
-    weights = NOTHING
-    if need & WEIGHTS:
-        weights = _gru_weight_gradients(products, plan, dgates, extra, x_rows, h, h0, b_ih, b_hh, reset_after)
-    return GRUGrads(_input_gradient(products, plan, dgates, w_ih, need), plan.unsort(dh), *weights)
-
-
-def _gru_weight_gradients(products, plan, dgates, extra, x_rows, h, h0, b_ih, b_hh, reset_after) -> tuple:
-    H = h0.shape[1]
-    dw_hh = empty((3 * H, H), h.dtype)
-    _recurrent_gradient(products, plan, dgates[:, : 2 * H], h, h0, dw_hh[: 2 * H])
-    if reset_after:
-        dhn = extra
-        _recurrent_gradient(products, plan, dhn, h, h0, dw_hh[2 * H :])
-    else:
-        rh = extra  # r h(t-1)
-        products.weight_gradient(dgates[:, 2 * H :], rh, dw_hh[2 * H :])
-    db_ih = db_hh = None
-    if b_ih is not None or b_hh is not None:
-        db_ih = db_hh = products.bias_gradient(dgates)
-    if b_hh is not None:
-        db_hh = db_ih.copy()
-        if reset_after:
-            db_hh[2 * H :] = products.bias_gradient(dhn)
-    return (
-        products.weight_gradient(dgates, x_rows),
-        dw_hh,
-        None if b_ih is None else db_ih,
-        None if b_hh is None else db_hh,
-    )
+    cell = None if kept.all else products.cell(kind, isa, w_hh, bias, plan.steps, plan.B)
+    for s0, s1, rows in kept.segments(plan):
+        if cell is not None:
+            size = rows.stop - rows.start
+            extra, gates = empty((size, H), h.dtype), empty((size, 3 * H), h.dtype)
+            products.forward(gates, x_rows[rows], w_ih)
+        with products.looping(plan.B, w_hh):
+            if cell is not None:
+                forward(cell, plan, s0, s1, h, None, gates, extra, h0, None, True, sharing)
+            back.gru(isa, plan, s0, s1, gates, extra, dh, drh, dy_rows, h, h0, *recurrent, reset_after, sharing)
+        # extra is now the gradient of h(t-1) W_hn' + b_hn, or it is still r h(t-1), which W_hn was multiplied with
+        hidden_n = (n, extra, None) if reset_after else (n, gates[:, n], extra)
+        grads.of_segment(s0, s1, rows, gates, [(rz, gates[:, rz], None), hidden_n])
+    dx, *weights = grads.all()
+    return GRUGrads(dx, plan.unsort(dh), *weights)

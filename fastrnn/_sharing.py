@@ -68,6 +68,8 @@ def _patience(multiplications: int, batch: int) -> int:
 
 def independent(multiplications: int, parts: int) -> Sharing:
     """For a job of so many multiplications that falls into `parts` which do not wait for each other."""
+    if multiplications < 2 * LEAST:
+        return ALONE  # the usual case of small work, whose time this is part of
     members = min(threads(), multiplications // LEAST, parts)
     return Sharing(members, "rows", _patience(multiplications, ROWS)) if members > 1 else ALONE
 
@@ -90,6 +92,8 @@ def passing(
     layers, directions : int
     """
     whole = steps * batch * (step + rest) * layers * directions
+    if whole < 2 * LEAST:
+        return ALONE
     members = min(threads(), whole // LEAST)
     if members < 2:
         return ALONE

@@ -1,7 +1,8 @@
 """The cells' time loops, backward, for both compiled engines.
 
-All row arrays are in the plan's order (plan.pyx): h, dy, c, extra (rows,H), gates (rows,G*H). States (B,H) are sorted as
-the plan sorts them. What a step takes and gives is said in fastrnn.h.
+The steps s0 <= s < s1 at a time, from the last ones on. All row arrays are in the plan's order (plan.pyx): h and dy
+(rows,H) of all steps, c, extra (rows,H) and gates (rows,G*H) of these. States (B,H) are sorted as the plan sorts them.
+What a step takes and gives is said in fastrnn.h.
 """
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
 from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns
@@ -16,7 +17,8 @@ cdef class _Loop(Work):
     """
     cdef const fr_kernels* kernels
     cdef Plan plan
-    cdef Py_ssize_t H, itemsize
+    cdef Py_ssize_t H, itemsize, s0, s1
+    cdef Py_ssize_t start   # the step before which h0, or c0, is what the one before left
     cdef bint by_units
     cdef fr_barrier barrier
     cdef char* gates
@@ -34,7 +36,7 @@ cdef class _Loop(Work):
 
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int size) noexcept nogil:
-        """m rows from r on, the units j0 <= j < j1; the rows of the step before begin at `before`, -1 at the first."""
+        """m rows from r on, the units j0 <= j < j1; the rows of the step before begin at `before`, -1 at the start."""
         pass
 
     cdef inline const char* previous(self, const char* rows, const char* start, Py_ssize_t before,
@@ -56,14 +58,19 @@ cdef class _Loop(Work):
         else:
             b0, b1 = self.plan.cut(rank, size), self.plan.cut(rank + 1, size)
             size = 1  # nobody to meet
-        for s in range(self.plan.steps - 1, -1, -1):
-            self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > 0 else -1, b0,
+        for s in range(self.s1 - 1, self.s0 - 1, -1):
+            self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > self.start else -1, b0,
                       self.plan.size(s, b0, b1), j0, j1, size)
 
-    cdef go(self, str isa, Plan plan, dh, dy, sharing):
+    cdef inline char* rows(self, array, Py_ssize_t base) except? NULL:
+        """An array that begins with row `base`, from where row 0 would be."""
+        cdef Py_ssize_t nbytes = array.shape[1] * array.itemsize
+        return <char*>address(array) - base * nbytes
+
+    cdef go(self, str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, dh, dy, sharing):
         cdef int members = sharing.members if self.w.kernels != NULL else 1  # the BLAS shares out its own products
         cdef long patience = sharing.patience
-        self.plan, self.H, self.itemsize = plan, dh.shape[1], dh.itemsize
+        self.plan, self.s0, self.s1, self.H, self.itemsize = plan, s0, s1, dh.shape[1], dh.itemsize
         self.by_units = members > 1 and sharing.by_units
         self.kernels = kernels_of(find_table(isa), self.itemsize)
         self.dh, self.dy = <char*>address(dh), <char*>address(dy)
@@ -124,22 +131,31 @@ def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):
     cdef _RNN loop = _RNN()
     loop.w, loop.relu = w_hh, relu
     loop.gates, loop.h = <char*>address(dpre), <const char*>address(h)
-    loop.go(isa, plan, dh, dy, sharing)
+    loop.go(isa, plan, 0, plan.steps, dh, dy, sharing)
 
 
-def lstm(str isa, Plan plan, gates, dh, dc, dy, c, c0, Matrix w_hh, sharing):
-    """Turn gates into dgates. dh, dc (B,H) come in as the gradients of h_n, c_n and go out as those of h0, c0."""
+def lstm(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, dh, dc, dy, c, c0, Matrix w_hh, sharing):
+    """
+    Turn gates into dgates. dh, dc (B,H) come in as the gradients of h(s1-1), c(s1-1) and go out as those of the states
+    before s0. c0 (B,H) is c(s0-1).
+    """
     cdef _LSTM loop = _LSTM()
-    loop.w = w_hh
-    loop.gates, loop.dc = <char*>address(gates), <char*>address(dc)
-    loop.c, loop.c0 = <const char*>address(c), <const char*>address(c0)
-    loop.go(isa, plan, dh, dy, sharing)
+    cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
+    loop.w, loop.start = w_hh, s0
+    loop.gates, loop.dc = loop.rows(gates, base), <char*>address(dc)
+    loop.c, loop.c0 = loop.rows(c, base), <const char*>address(c0)
+    loop.go(isa, plan, s0, s1, dh, dy, sharing)
 
 
-def gru(str isa, Plan plan, gates, extra, dh, drh, dy, h, h0, Matrix w_rz, Matrix w_n, bint reset_after, sharing):
-    """Turn gates, and with the reset after the product extra, into gradients; drh (B,H) is scratch for the reset before."""
+def gru(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, extra, dh, drh, dy, h, h0, Matrix w_rz, Matrix w_n,
+        bint reset_after, sharing):
+    """
+    Turn gates, and with the reset after the product extra, into gradients; dh as for the LSTM. drh (B,H) is scratch for
+    the reset before.
+    """
     cdef _GRU loop = _GRU()
+    cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
     loop.w, loop.w_n, loop.reset_after = w_rz, w_n, reset_after
-    loop.gates, loop.extra, loop.drh = <char*>address(gates), <char*>address(extra), <char*>address(drh)
+    loop.gates, loop.extra, loop.drh = loop.rows(gates, base), loop.rows(extra, base), <char*>address(drh)
     loop.h, loop.h0 = <const char*>address(h), <const char*>address(h0)
-    loop.go(isa, plan, dh, dy, sharing)
+    loop.go(isa, plan, s0, s1, dh, dy, sharing)

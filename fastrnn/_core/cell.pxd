@@ -19,15 +19,16 @@ cdef class Cell:
 
 
 ctypedef struct Sequence:
-    # What a time loop runs over, rows in the plan's order. c, extra: (rows,H) with save, else (B,H).
+    # What a time loop runs over, rows in the plan's order. c, extra: (rows,H) with save, else (B,H). gates, and with save
+    # c and extra, begin with row `base`.
     char* h             # (rows,H), row stride ldh elements
     char* c
-    char* gates         # begins with row `base`
+    char* gates
     char* extra
     char* product       # (B,G), scratch of the blas engine
     const char* h0      # (B,H)
-    const char* c0
-    Py_ssize_t ldh, base
+    const char* c0      # from before step `start`
+    Py_ssize_t ldh, base, start
     bint save
 
 

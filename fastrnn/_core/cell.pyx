@@ -93,13 +93,13 @@ cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_
         else:
             step.h_prev, step.ld_prev = q.h0 + b0 * state, cell.H
         step.gates = q.gates + (row - q.base) * cell.G * cell.itemsize
-        step.extra = q.extra + (row if q.save else b0) * state
+        step.extra = q.extra + (row - q.base if q.save else b0) * state
         if cell.kind == FR_LSTM:
-            step.c = q.c + (row if q.save else b0) * state
-            if s == 0:
+            step.c = q.c + (row - q.base if q.save else b0) * state
+            if s == q.start:
                 step.c_prev = q.c0 + b0 * state
             else:
-                step.c_prev = q.c + previous * state if q.save else step.c
+                step.c_prev = q.c + (previous - q.base) * state if q.save else step.c
         advance(cell, &step, q.product, rank, size, barrier, s & 1)
         previous = row
 
@@ -129,12 +129,13 @@ def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, ext
     ----------
     h : array (rows,H)
         Gets their rows.
-    c, extra : array (rows,H) with `save`, else (B,H), or None where the cell has none
+    c, extra : array (rows of these steps,H) with `save`, else (B,H), or None where the cell has none
         c without `save` comes in as c(s0-1) and goes out as c(s1-1). extra as fastrnn.h says.
-    gates : array (.., G)
-        The input's part x W_ih'; with `save` all rows, which go out activated, else from the first row of these steps.
+    gates : array (rows of these steps, G)
+        The input's part x W_ih'; with `save` they go out activated.
     h0, c0 : array (B,H)
-        As the plan sorts them; c0 None where the cell has none.
+        As the plan sorts them: h from before all steps; with `save` c(s0-1), else c from before all steps; c0 None where
+        the cell has none.
     sharing : fastrnn._sharing.Sharing
     """
     if plan.B == 0 or s0 == s1 or cell.H == 0:
@@ -143,7 +144,7 @@ def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, ext
     loop.cell, loop.plan, loop.s0, loop.s1, loop.by_units = cell, plan, s0, s1, sharing.by_units
     loop.q.h, loop.q.gates, loop.q.h0 = <char*>address(h), <char*>address(gates), <char*>address(h0)
     loop.q.ldh, loop.q.save = cell.H, save
-    loop.q.base = 0 if save else plan.first_row(s0, s1)
+    loop.q.base, loop.q.start = plan.first_row(s0, s1), s0 if save else 0
     if c is not None:
         loop.q.c, loop.q.c0 = <char*>address(c), <char*>address(c0)
     if extra is not None:

@@ -51,7 +51,7 @@ cdef extern from "fastrnn.h" nogil:
         Py_ssize_t (*outer_size)(Py_ssize_t M, Py_ssize_t N, Py_ssize_t K) noexcept nogil
         void (*outer)(void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb,
                       Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, int add, void* scratch) noexcept nogil
-        void (*sum_rows)(void* y, const void* a, Py_ssize_t lda, Py_ssize_t K, Py_ssize_t N) noexcept nogil
+        void (*sum_rows)(void* y, const void* a, Py_ssize_t lda, Py_ssize_t K, Py_ssize_t N, int add) noexcept nogil
         void (*activate)(void* y, const void* x, Py_ssize_t n, int which) noexcept nogil
 
     ctypedef struct fr_table:

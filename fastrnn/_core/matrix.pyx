@@ -53,8 +53,9 @@ cdef class Matrix:
             if unpacked_for:
                 unpacked_for = min(unpacked_for, MOST_MEMBERS)
                 self.scratch_size = COLUMNS * self.itemsize * max(1, self.K)
-                scratch = aligned(unpacked_for * self.scratch_size // self.itemsize, w.dtype)
-                self.owner, self.scratch, self.members = (w, scratch), <char*>address(scratch), unpacked_for
+                scratch = empty((unpacked_for * self.scratch_size // self.itemsize + COLUMNS,), w.dtype)
+                self.owner, self.members = (w, scratch), unpacked_for
+                self.scratch = <char*>((<size_t>address(scratch) + 63) & ~<size_t>63)
             return
         self.owner = aligned(self.kernels.packed_size(self.K, self.N), w.dtype)
         cdef void* target = address(self.owner)
@@ -82,7 +83,7 @@ def aligned(Py_ssize_t size, dtype):
         array = np.frombuffer(memory, dtype)
     else:
         array = np.empty(size + boundary // itemsize, dtype)
-    cdef Py_ssize_t skip = (-array.ctypes.data % boundary) // itemsize
+    cdef Py_ssize_t skip = (-<Py_ssize_t>address(array) & (boundary - 1)) // itemsize
     return array[skip:skip + size]
 
 
@@ -149,43 +150,57 @@ cdef class _Outer(Work):
     cdef char* c
     cdef const char* a
     cdef const char* b
-    cdef Py_ssize_t ldc, lda, ldb, M, N, K, itemsize
+    cdef Py_ssize_t ldc, lda, ldb, M, N, itemsize
+    cdef const Py_ssize_t[:, ::1] blocks
     cdef bint add
 
     cdef void part(self, int rank, int size) noexcept nogil:
-        cdef Py_ssize_t m = cut(self.M, rank, size)
-        self.kernels.outer(self.c + m * self.ldc * self.itemsize, self.ldc, self.a + m * self.itemsize, self.lda,
-                           self.b, self.ldb, cut(self.M, rank + 1, size) - m, self.N, self.K, self.add,
-                           self.scratch + rank * self.scratch_size)
+        cdef Py_ssize_t m = cut(self.M, rank, size), i, row
+        for i in range(self.blocks.shape[0]):
+            row = self.blocks[i, 0]
+            self.kernels.outer(self.c + m * self.ldc * self.itemsize, self.ldc,
+                               self.a + (row * self.lda + m) * self.itemsize, self.lda,
+                               self.b + row * self.ldb * self.itemsize, self.ldb, cut(self.M, rank + 1, size) - m, self.N,
+                               self.blocks[i, 1] - row, self.add or i > 0, self.scratch + rank * self.scratch_size)
 
 
-def outer_into(str isa, c, a, b, bint add=False, int members=1, long patience=0):
-    """c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N)."""
+def outer_into(str isa, c, a, b, blocks, bint add=False, int members=1, long patience=0):
+    """c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N), of whose rows each (first, last) of `blocks` is added."""
     if a.shape[0] != b.shape[0] or c.shape[0] != a.shape[1] or c.shape[1] != b.shape[1]:
         raise ValueError(f"shapes do not fit: a {a.shape}, b {b.shape}, c {c.shape}")
     cdef _Outer job = _Outer()
-    job.itemsize, job.K, job.M, job.N = c.itemsize, a.shape[0], a.shape[1], b.shape[1]
+    cdef Py_ssize_t K = 0, i
+    job.blocks = blocks
+    for i in range(job.blocks.shape[0]):
+        if not 0 <= job.blocks[i, 0] <= job.blocks[i, 1] <= a.shape[0]:
+            raise ValueError(f"blocks: {blocks[i]}, expected rows within 0 to {a.shape[0]}")
+        K = max(K, job.blocks[i, 1] - job.blocks[i, 0])
+    if job.blocks.shape[0] == 0 and not add:
+        c[...] = 0
+    job.itemsize, job.M, job.N = c.itemsize, a.shape[1], b.shape[1]
     job.kernels, job.add = kernels_of(find_table(isa), job.itemsize), add
     job.ldc, job.lda, job.ldb = row_stride(c, c.dtype), row_stride(a, c.dtype), row_stride(b, c.dtype)
     job.c, job.a, job.b = <char*>address(c), <const char*>address(a), <const char*>address(b)
     members = max(1, min(members, MOST_MEMBERS))  # no more parts are made, and each has scratch for its rows
     cdef Py_ssize_t part = (job.M + members - 1) // members
     # Alone it is all of M; a whole number of cache lines.
-    job.scratch_size = (job.kernels.outer_size(job.M if members == 1 else part, job.N, job.K) * job.itemsize + 63) & ~63
-    alone = job.kernels.outer_size(job.M, job.N, job.K) * job.itemsize
+    job.scratch_size = (job.kernels.outer_size(job.M if members == 1 else part, job.N, K) * job.itemsize + 63) & ~63
+    alone = job.kernels.outer_size(job.M, job.N, K) * job.itemsize
     scratch = empty((max(alone, members * job.scratch_size) // job.itemsize,), c.dtype)
     job.scratch = <char*>address(scratch)
     with nogil:
         share(job, members, patience)
 
 
-def sum_rows(str isa, a):
-    """The sum over the rows of a (K,N)."""
-    y = np.empty(a.shape[1], a.dtype)
+def sum_rows_into(str isa, y, a, const Py_ssize_t[:, ::1] blocks, bint add=False):
+    """y (N) = the sum over the rows of a (K,N), block by block as above, or y += with `add`."""
     cdef const fr_kernels* kernels = kernels_of(find_table(isa), a.itemsize)
-    cdef Py_ssize_t lda = row_stride(a, a.dtype), K = a.shape[0], N = a.shape[1]
+    cdef Py_ssize_t lda = row_stride(a, a.dtype), N = a.shape[1], i
     cdef void* to = address(y)
-    cdef const void* rows = address(a)
+    cdef const char* rows = <const char*>address(a)
+    cdef Py_ssize_t row_bytes = lda * a.itemsize
+    if blocks.shape[0] == 0 and not add:
+        y[...] = 0
     with nogil:
-        kernels.sum_rows(to, rows, lda, K, N)
-    return y
+        for i in range(blocks.shape[0]):
+            kernels.sum_rows(to, rows + blocks[i, 0] * row_bytes, lda, blocks[i, 1] - blocks[i, 0], N, add or i > 0)

@@ -16,6 +16,10 @@ from libc.string cimport memcpy, memset
 from fastrnn._core.memory import empty
 
 
+cdef enum:
+    ROWS_AT_ONCE = 256  # whose part of a panel stays in the cache (OUTER_BLOCK of csrc/product_impl.h)
+
+
 cdef class Plan:
     def __init__(self, Py_ssize_t T, Py_ssize_t B, lengths=None, bint reverse=False):
         self.T, self.B, self.reverse = T, B, reverse
@@ -37,17 +41,38 @@ cdef class Plan:
         self.batch_sizes, self.offsets, self.order, self.lengths = batch_sizes, offsets, order, lengths
         self.until = np.cumsum(lengths[order])
 
-    def blocks(self, max_rows=None):
-        """Cut the steps into runs of at most `max_rows` rows (but a step at least): (s0, s1, slice of rows) each."""
-        if max_rows is None:
-            return [(0, self.steps, slice(0, self.rows))]
-        cdef Py_ssize_t s0, s1, first, step = max(1, max_rows // max(1, self.B))
+    def blocks(self, max_rows=None, steps_at_most=None):
+        """
+        Cut the steps into runs of at most `max_rows` rows (but a step at least): (s0, s1, slice of rows) each. None
+        crosses a multiple of `steps_at_most`.
+        """
+        cdef Py_ssize_t s0 = 0, s1, first, most = steps_at_most or max(1, self.steps), step = most
+        if max_rows is not None:
+            step = min(most, max(1, max_rows // max(1, self.B)))
         result = []
-        for s0 in range(0, self.steps, step):
-            s1 = min(self.steps, s0 + step)
+        while s0 < self.steps:
+            s1 = min(self.steps, s0 + step, (s0 // most + 1) * most)
             first = self.first_row(s0, s1)
             result.append((s0, s1, slice(first, first + self.count(s0, s1))))
+            s0 = s1
         return result
+
+    @property
+    def steps_at_once(self):
+        """How many steps make a block of a sum over steps: about ROWS_AT_ONCE rows of all sequences."""
+        return max(1, ROWS_AT_ONCE // max(1, self.B))
+
+    def blocks_of_sums(self, s0, s1):
+        """
+        How weight gradients are summed over the steps s0 <= s < s1: (n,2), the rows first <= row < last of each block,
+        counted from the steps' lowest row, from the last steps to the first. Blocks begin at multiples of
+        `steps_at_once`, so what is summed piece by piece has the same bits if the pieces do.
+        """
+        cdef Py_ssize_t base = self.first_row(s0, s1) if s1 > s0 else 0
+        runs = self.blocks(None, self.steps_at_once) if s0 == 0 and s1 == self.steps else [
+            run for run in self.blocks(None, self.steps_at_once) if s0 <= run[0] < s1]
+        rows = [(run[2].start - base, run[2].stop - base) for run in reversed(runs)]
+        return np.array(rows, dtype=np.intp).reshape(-1, 2)
 
     def pack(self, array):
         """(T, B, width) -> (rows, width): the rows that belong to sequences, in walking order. Dense: a view."""
@@ -107,26 +132,32 @@ cdef class Plan:
         result[:running] = rows[np.asarray(self.offsets)[lengths[:running] - 1] + np.arange(running)]
         return self.unsort(result)
 
-    def previous(self, out, rows, state):
-        """Fill out (rows, H) with what each row's step started from: `rows` moved on by a step, `state` in front."""
-        cdef Py_ssize_t s, B = self.B, N = self.rows
+    def states(self, h0):
+        """Memory for h of all steps, with h0 (sorted) beside it where that makes `previous` a view: for dense sequences."""
+        cdef Py_ssize_t N = self.rows
         if self.ragged:
-            for s in range(self.steps):
-                start, size = self.offsets[s], self.batch_sizes[s]
-                out[start:start + size] = rows[self.offsets[s - 1]:][:size] if s else state[:size]
-        elif self.reverse and N:
-            out[:N - B], out[N - B:] = rows[B:], state
-        elif N:
-            out[B:], out[:B] = rows[:N - B], state
+            return empty((N, h0.shape[1]), h0.dtype)
+        both = empty((N + self.B, h0.shape[1]), h0.dtype)
+        both[slice(N, None) if self.reverse else slice(0, self.B)] = h0
+        return both
 
-    def moved_on(self):
-        """
-        Of dense rows, as slices: those of the first step, those of all later ones, and those of each one's step before.
-        """
-        cdef Py_ssize_t B = self.B, N = self.rows
-        if self.reverse:
-            return slice(max(0, N - B), N), slice(0, max(0, N - B)), slice(B, N)
-        return slice(0, min(B, N)), slice(B, N), slice(0, max(0, N - B))
+    def of_steps(self, both):
+        """The part of `states` that is h (rows,H)."""
+        return both if self.ragged else both[:self.rows] if self.reverse else both[self.B:]
+
+    def previous(self, both, h0, s0, s1):
+        """What the steps s0 <= s < s1 started from, h(s-1), a row for each of theirs; `both` is of `states`."""
+        cdef Py_ssize_t s, base = 0, end = 0, first, size
+        if s1 > s0:
+            base = self.first_row(s0, s1)
+            end = base + self.count(s0, s1)
+        if not self.ragged:
+            return both[base + self.B:end + self.B] if self.reverse else both[base:end]
+        out = empty((end - base, both.shape[1]), both.dtype)
+        for s in range(s0, s1):
+            first, size = self.offsets[s] - base, self.batch_sizes[s]
+            out[first:first + size] = both[self.offsets[s - 1]:][:size] if s else h0[:size]
+        return out
 
     cdef void gather(self, char* rows, const char* array, Py_ssize_t nbytes, Py_ssize_t k0, Py_ssize_t k1) noexcept nogil:
         """Rows of `nbytes` from the padded array, for the sequences k0 <= k < k1 (as sorted)."""

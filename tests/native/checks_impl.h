@@ -89,7 +89,7 @@ static void FR(check)(const KERNELS *kernels) {
           GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], H, ldt, K);
           k->multiply_once(x[0], ldc, x[1], lda, x[2], ldt, 1, B, K, H, 0, x[3]);
           BLANK(x[3], 0, 64 * K));
-    CHECK("sum_rows", (H, SPAN(K, ldw, H)), GAPS(x[1], K, ldw, H); k->sum_rows(x[0], x[1], ldw, K, H));
+    CHECK("sum_rows", (H, SPAN(K, ldw, H)), GAPS(x[1], K, ldw, H); k->sum_rows(x[0], x[1], ldw, K, H, B % 2));
     const ptrdiff_t scratch = kernels->outer_size(B, H, K);
     CHECK("outer", (SPAN(B, ldc, H), SPAN(K, B + 1, B), SPAN(K, ldw, H), scratch, SPAN(B, ldc, H)),
           GAPS(x[0], B, ldc, H); GAPS(x[1], K, B + 1, B); GAPS(x[2], K, ldw, H);

@@ -185,9 +185,9 @@ static void naive_outer(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda
         }
 }
 
-static void naive_sum_rows(double *y, const double *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N) {
+static void naive_sum_rows(double *y, const double *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N, int add) {
     for (ptrdiff_t j = 0; j < N; j++) {
-        y[j] = 0;
+        if (!add) y[j] = 0;
         for (ptrdiff_t k = 0; k < K; k++) y[j] += a[k * lda + j];
     }
 }
