@@ -10,6 +10,7 @@ import importlib
 from typing import Any
 
 from fastrnn import functional, reference
+from fastrnn._core.memory import Workspace
 from fastrnn._settings import config_context, get_config, get_num_threads, set_num_threads, show_config
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.module import Module
@@ -20,6 +21,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Module",
+    "Workspace",
     "config_context",
     "data",
     "functional",

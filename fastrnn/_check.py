@@ -151,6 +151,19 @@ def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:
     return asked
 
 
+def checkpoint_steps(value: Any) -> int | None:
+    """`value` as a number of steps, or None."""
+    if value is None:
+        return None
+    try:
+        steps = value.__index__()
+    except AttributeError:
+        raise TypeError(f"checkpoint: {value!r}, expected a whole number of steps from 1, or None") from None
+    if isinstance(value, bool) or steps < 1:
+        raise ValueError(f"checkpoint: {value!r}, expected a whole number of steps from 1, or None")
+    return steps
+
+
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """`value`, if it is one of `allowed`."""
     if value not in allowed:

@@ -47,6 +47,7 @@ def rnn_forward(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
+    checkpoint: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
     """
     Run a plain RNN over sequences: ``h(t) = act(W_ih x(t) + b_ih + W_hh h(t-1) + b_hh)``.
@@ -71,6 +72,8 @@ def rnn_forward(
     save : bool
         Keep what `rnn_backward` needs: 1 number for each element of `y` up to the ends,
         itself.
+    checkpoint : int, optional
+        Changes nothing: an RNN keeps no more than `y` anyway.
 
     Returns
     -------
@@ -90,6 +93,7 @@ def rnn_forward(
     -----
     Equation: Elman 1990, with the two biases of `torch.nn.RNN`.
     """
+    _check.checkpoint_steps(checkpoint)
     if _settings.engine() == "reference":
         return reference.rnn_forward(
             x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse, save=save
@@ -111,6 +115,7 @@ def lstm_forward(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
+    checkpoint: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cache | None]:
     """
     Run an LSTM over sequences.
@@ -136,6 +141,10 @@ def lstm_forward(
     save : bool
         Keep what `lstm_backward` needs: 6 numbers for each element of `y` up to the ends,
         itself, c and the four gates.
+    checkpoint : int, optional
+        Keep no gates, and c only before every so many steps (rounded up to full blocks of sums over steps, about 256
+        rows); `lstm_backward` runs these steps forward again before it runs them back. The same gradients to the bit
+        for less memory: besides `y`, 5 numbers for each element of that many steps. The `reference` engine keeps all.
 
     Returns
     -------
@@ -156,10 +165,11 @@ def lstm_forward(
     -----
     Equations: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`.
     """
+    checkpoint = _check.checkpoint_steps(checkpoint)
     if _settings.engine() == "reference":
         return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save)
     inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.lstm_forward(inputs, *_engine(), bool(reverse), bool(save))
+    return _compiled.lstm_forward(inputs, *_engine(), bool(reverse), bool(save), checkpoint)
 
 
 def gru_forward(
@@ -174,6 +184,7 @@ def gru_forward(
     lengths: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
+    checkpoint: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
     """
     Run a GRU over sequences.
@@ -202,6 +213,10 @@ def gru_forward(
     save : bool
         Keep what `gru_backward` needs: 5 numbers for each element of `y` up to the ends,
         itself, the three gates and what meets the reset gate.
+    checkpoint : int, optional
+        Keep `y` alone; `gru_backward` runs so many steps at a time (rounded up to full blocks of sums over steps, about
+        256 rows) forward again before it runs them back. The same gradients to the bit for less memory: besides `y`,
+        4 numbers for each element of that many steps. The `reference` engine keeps all.
 
     Returns
     -------
@@ -221,12 +236,13 @@ def gru_forward(
     -----
     Equations: Cho et al. 2014 for the reset before the product; `torch.nn.GRU` for the reset after it.
     """
+    checkpoint = _check.checkpoint_steps(checkpoint)
     if _settings.engine() == "reference":
         return reference.gru_forward(
             x, h0, w_ih, w_hh, b_ih, b_hh, reset_after=reset_after, lengths=lengths, reverse=reverse, save=save
         )
     inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.gru_forward(inputs, *_engine(), bool(reset_after), bool(reverse), bool(save))
+    return _compiled.gru_forward(inputs, *_engine(), bool(reset_after), bool(reverse), bool(save), checkpoint)
 
 
 def _only(asked: frozenset[str], grads: Any) -> Any:

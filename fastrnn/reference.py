@@ -71,9 +71,21 @@ def rnn_step_backward(dh_next, h_next, nonlinearity):
 
 
 def rnn_forward(
-    x, h0, w_ih, w_hh, b_ih=None, b_hh=None, *, nonlinearity="tanh", lengths=None, reverse=False, save=True
+    x,
+    h0,
+    w_ih,
+    w_hh,
+    b_ih=None,
+    b_hh=None,
+    *,
+    nonlinearity="tanh",
+    lengths=None,
+    reverse=False,
+    save=True,
+    checkpoint=None,
 ):
-    """See `fastrnn.functional.rnn_forward`."""
+    """See `fastrnn.functional.rnn_forward`. All is kept, whatever `checkpoint` says."""
+    _check.checkpoint_steps(checkpoint)
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
     x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = _check.sequence_inputs(
         "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths
@@ -133,8 +145,11 @@ def lstm_step_backward(dh_next, dc_next, c, c_next, gates):
     return np.concatenate((di, df, dg, do), axis=1), dc_next * f
 
 
-def lstm_forward(x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, lengths=None, reverse=False, save=True):
-    """See `fastrnn.functional.lstm_forward`."""
+def lstm_forward(
+    x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, lengths=None, reverse=False, save=True, checkpoint=None
+):
+    """See `fastrnn.functional.lstm_forward`. All is kept, whatever `checkpoint` says."""
+    _check.checkpoint_steps(checkpoint)
     x, (h0, c0), w_ih, w_hh, b_ih, b_hh, lengths = _check.sequence_inputs(
         "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths
     )
@@ -215,8 +230,22 @@ def gru_step_backward(dh_next, h, w_hh, gates, reset_after):
     return np.concatenate((dr, dz, dn), axis=1), np.concatenate((dr, dz, dhn), axis=1), dh, beside
 
 
-def gru_forward(x, h0, w_ih, w_hh, b_ih=None, b_hh=None, *, reset_after=True, lengths=None, reverse=False, save=True):
-    """See `fastrnn.functional.gru_forward`."""
+def gru_forward(
+    x,
+    h0,
+    w_ih,
+    w_hh,
+    b_ih=None,
+    b_hh=None,
+    *,
+    reset_after=True,
+    lengths=None,
+    reverse=False,
+    save=True,
+    checkpoint=None,
+):
+    """See `fastrnn.functional.gru_forward`. All is kept, whatever `checkpoint` says."""
+    _check.checkpoint_steps(checkpoint)
     x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = _check.sequence_inputs(
         "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths
     )

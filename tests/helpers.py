@@ -125,7 +125,7 @@ def make(variant, T, B, I, H, dtype=np.float64, seed=0, *, lengths=None, reverse
     return Problem(variant, arrays, dy, dstates, lengths, reverse).astype(dtype)
 
 
-def forward(problem: Problem, module: ModuleType = functional, save: bool = True):
+def forward(problem: Problem, module: ModuleType = functional, save: bool = True, **options):
     """The outputs by name, y, h_n (and c_n), and the cache."""
     function = getattr(module, f"{problem.variant.cell}_forward")
     *outputs, cache = function(
@@ -134,6 +134,7 @@ def forward(problem: Problem, module: ModuleType = functional, save: bool = True
         lengths=problem.lengths,
         reverse=problem.reverse,
         save=save,
+        **options,
     )
     return dict(zip(("y", "h_n", "c_n"), outputs, strict=False)), cache
 

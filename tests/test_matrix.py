@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastrnn._core import kernels
-from fastrnn._core.matrix import Matrix, aligned, multiply_into, outer_into
+from fastrnn._core.matrix import Matrix, aligned, multiply_into, outer_into, sum_rows_into
 
 ISAS = kernels.available_isas()
 DTYPES = (np.float32, np.float64)
@@ -30,10 +30,11 @@ def close(a, b, dtype):
 @pytest.mark.parametrize("members", [2, 3, 63, 64, 200])
 def test_parts_of_an_outer_product_keep_to_their_scratch(isa, members):
     """More members than a team has, too: 8,322 rows in 64 parts are packed, in 200 they would not be."""
-    a, b = draw((5, 64 * 130 + 2), np.float32, 1), draw((5, 208), np.float32, 2)
+    a, b = draw((20, 64 * 130 + 2), np.float32, 1), draw((20, 208), np.float32, 2)
+    blocks = np.array([[0, 20]], np.intp)
     alone, shared = (np.empty((a.shape[1], b.shape[1]), np.float32) for _ in range(2))
-    outer_into(isa, alone, a, b)
-    outer_into(isa, shared, a, b, False, members, 10**9)
+    outer_into(isa, alone, a, b, blocks)
+    outer_into(isa, shared, a, b, blocks, False, members, 10**9)
     np.testing.assert_array_equal(shared, alone)
     close(alone, a.T @ b, np.float32)
 
@@ -55,8 +56,31 @@ def test_outer(m, n, k, dtype, isa):
     a, c = draw((k, m + 2), dtype, 1), np.full((m, n), np.nan, dtype)
     b = np.full((k, n + 16), np.nan, dtype)  # what stands behind a row's numbers does not matter
     b[:, :n] = draw((k, n), dtype, 2)
-    outer_into(isa, c, a[:, 1 : m + 1], b[:, :n])
+    blocks = np.array([[k // 3, k], [0, k // 3]], np.intp)
+    outer_into(isa, c, a[:, 1 : m + 1], b[:, :n], blocks)
     close(c, a[:, 1 : m + 1].T @ b[:, :n], dtype)
+    outer_into(isa, c, a[:, 1 : m + 1], b[:, :n], blocks[:1], True)
+    close(c, a[:, 1 : m + 1].T @ b[:, :n] + a[k // 3 :, 1 : m + 1].T @ b[k // 3 :, :n], dtype)
+    sums = np.full(m, np.nan, dtype)
+    sum_rows_into(isa, sums, a[:, 1 : m + 1], blocks)
+    close(sums, a[:, 1 : m + 1].sum(0), dtype)
+    sum_rows_into(isa, sums, a[:, 1 : m + 1], blocks[:1], True)
+    close(sums, a[:, 1 : m + 1].sum(0) + a[k // 3 :, 1 : m + 1].sum(0), dtype)
+
+
+@given(rows, columns, steps, st.booleans(), st.sampled_from(DTYPES), st.sampled_from(ISAS), st.sampled_from([1, 2, 5]))
+def test_weights_as_they_lie_give_the_same_bits(m, n, k, transposed, dtype, isa, members):
+    a, w = draw((m, k), dtype, 1), draw((k, n) if transposed else (n, k), dtype, 2)
+    packed, unpacked = np.full((2, m, n), np.nan, dtype)
+    multiply_into(Matrix(w, transposed, isa), packed, a)
+    multiply_into(Matrix(w, transposed, isa, members), unpacked, a, False, members, 10**9)
+    np.testing.assert_array_equal(unpacked, packed)
+
+
+@pytest.mark.parametrize("blocks", [[[0, 5]], [[-1, 2]], [[3, 2]]])
+def test_blocks_outside_of_the_rows(blocks):
+    with pytest.raises(ValueError, match="blocks"):
+        outer_into(ISAS[0], np.zeros((3, 4)), np.zeros((4, 3)), np.zeros((4, 4)), np.array(blocks, np.intp))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -93,7 +117,7 @@ def test_shapes_must_fit():
     with pytest.raises(ValueError, match="shapes do not fit"):
         multiply_into(matrix, np.zeros((2, 3)), np.zeros((2, 5)))
     with pytest.raises(ValueError, match="shapes do not fit"):
-        outer_into(ISAS[0], np.zeros((3, 4)), np.zeros((2, 3)), np.zeros((3, 4)))
+        outer_into(ISAS[0], np.zeros((3, 4)), np.zeros((2, 3)), np.zeros((3, 4)), np.zeros((0, 2), np.intp))
     with pytest.raises(ValueError, match="expected rows of float64"):
         multiply_into(matrix, np.zeros((2, 3), np.float32), np.zeros((2, 4)))
 

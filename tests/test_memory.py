@@ -42,10 +42,24 @@ def test_what_is_kept_for_backward_is_what_the_docstrings_say(engine, variant, r
     rows = sum(lengths) if ragged else T * B
     given = [a for a in problem.arrays.values() if a is not None]
     kept = [a for a in cache._kept if isinstance(a, np.ndarray) and not any(np.shares_memory(a, g) for g in given)]
-    size = sum(a.size for a in kept if len(a) == rows and a.shape[1] % H == 0)
+    size = sum(rows * a.shape[1] for a in kept if len(a) in (rows, rows + B) and a.shape[1] % H == 0)
     assert size == {"rnn": 1, "lstm": 6, "gru": 5}[variant.cell] * rows * H
-    # besides, for sequences of several lengths, x as packed; and initial states
-    assert sum(a.size for a in kept) <= size + ragged * rows * I + 2 * B * H
+    # besides, for sequences of several lengths, x as packed; initial states, one of them beside h; and the bias
+    assert sum(a.size for a in kept) <= size + ragged * rows * I + 3 * B * H + 4 * H
+
+
+@pytest.mark.parametrize("engine", ["blas", "native"])
+@pytest.mark.parametrize("variant", helpers.VARIANTS, ids=str)
+def test_with_checkpoints_y_and_little_else_is_kept(engine, variant):
+    T, B, H, k = 640, 3, 33, 86
+    problem = helpers.make(variant, T, B, 7, H, np.float32)
+    with fastrnn.config_context(engine=engine):
+        _, cache = helpers.forward(problem, checkpoint=k)
+    given = [a for a in problem.arrays.values() if a is not None]
+    everything = [*cache._kept, *(a for kept in cache._kept for a in getattr(kept, "c", []))]
+    kept = [a for a in everything if isinstance(a, np.ndarray) and not any(np.shares_memory(a, g) for g in given)]
+    states = -(-T // k) if variant.cell == "lstm" else 0
+    assert sum(a.size for a in kept) <= (T * B + (states + 3) * B + 4) * H
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 5), (1,), (7, 5), (64, 128), (65, 127, 2)])
@@ -150,3 +164,38 @@ def test_training_does_not_grow_the_process():
         gc.collect()
         grown = resident_bytes() - before
     assert grown < 5 * 1024 * 1024, f"{grown} bytes more after 2000 calls"
+
+
+def test_a_workspace_keeps_what_nobody_refers_to():
+    layer = fastrnn.LSTM(30, 200, num_layers=2, rng=0)
+    x = np.random.default_rng(1).standard_normal((40, 16, 30)).astype(np.float32)
+    expected_y, _, cache = layer.forward(x)
+    expected_dx, _ = layer.backward(cache, np.ones_like(expected_y))
+    expected = {name: grad.copy() for name, grad in layer.grads.items()}
+    workspace = fastrnn.Workspace()
+    sizes = []
+    for _ in range(3):
+        layer.zero_grad()
+        y, _, cache = layer.forward(x, workspace=workspace)
+        dx, _ = layer.backward(cache, np.ones_like(y))
+        helpers.assert_same_bits({"y": y, "dx": dx, **layer.grads}, {"y": expected_y, "dx": expected_dx, **expected})
+        del y, dx, cache
+        gc.collect()
+        sizes.append(workspace.nbytes)
+    assert sizes[0] > 10 * x.nbytes
+    assert sizes[1] == sizes[2]  # the same blocks again
+    y, _, _ = layer.forward(x, workspace=workspace)
+    workspace.clear()
+    assert workspace.nbytes == 0
+    np.testing.assert_array_equal(y, expected_y)  # what is referred to stays
+
+
+def test_a_workspace_keeps_more_than_the_process_does():
+    workspace = fastrnn.Workspace()
+    with memory.working_in(workspace):
+        held = [memory.empty((2 * memory.KEEP_BYTES // 8,), FLOAT64)]
+        held[0][:] = 1
+        first = address(held.pop())
+        assert workspace.nbytes >= 2 * memory.KEEP_BYTES
+        assert address(memory.empty((2 * memory.KEEP_BYTES // 8,), FLOAT64)) == first
+    assert address(memory.empty((2 * memory.KEEP_BYTES // 8,), FLOAT64)) != first

@@ -208,6 +208,38 @@ def test_truncated_bptt_carries_the_state_and_cuts_the_gradient():
         np.testing.assert_array_equal(a.value, b.value)
 
 
+def test_truncated_bptt_through_more_steps_than_an_update_has():
+    """TBPTT(4, 8): the loss of the last 4 steps, its gradient through 8, from where the 4 before these ended."""
+    rng = np.random.default_rng(0)
+    x, target = rng.standard_normal((14, 2, 3)), rng.integers(0, 5, (14, 2))
+    chunks = [(x[t : t + 4], target[t : t + 4]) for t in range(0, 14, 4)]  # the last one has 2 steps
+    model, twin = Tagger(), Tagger()
+    losses = list(nn.truncated_bptt(model, nn.CrossEntropyLoss(), nn.Adam(model, 0.1), chunks, k2=8))
+
+    loss, optimiser, states, expected = nn.CrossEntropyLoss(), nn.Adam(twin, 0.1), [None], []
+    for start, end, first in ((0, 4, 0), (0, 8, 4), (4, 12, 8), (8, 14, 12)):
+        twin.zero_grad()
+        logits, state, cache = twin.forward(x[start:end], states[max(0, len(states) - 2)])
+        value, loss_cache = loss.forward(logits[first - start :], target[first:end])
+        dlogits = np.zeros_like(logits)
+        dlogits[first - start :] = loss.backward(loss_cache)
+        twin.backward(cache, dlogits)
+        optimiser.step()
+        states.append(state)
+        expected.append(value)
+    assert losses == expected
+    for a, b in zip(model.parameters(), twin.parameters(), strict=True):
+        np.testing.assert_array_equal(a.value, b.value)
+
+
+@pytest.mark.parametrize("k2", [0, 3, 6])
+def test_truncated_bptt_through_no_whole_number_of_chunks(k2):
+    model = Tagger()
+    chunk = np.zeros((4, 2, 3)), np.zeros((4, 2), int)
+    with pytest.raises(ValueError, match="k2"):
+        next(nn.truncated_bptt(model, nn.CrossEntropyLoss(), nn.Adam(model), [chunk], k2=k2))
+
+
 def test_training_learns():
     """Whether the first of 8 inputs was positive, told at the end: the loss falls to a tenth."""
     rng = np.random.default_rng(0)

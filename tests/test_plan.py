@@ -100,10 +100,45 @@ def test_previous(batch):
         length = T if lengths is None else lengths[b]
         before = t + 1 if reverse else t - 1
         expected.append(array[before, b] if 0 <= before < length else state[b])
-    beside = np.full((plan.rows, 3 + width), np.nan, dtype)  # it fills columns of a wider array as well
-    plan.previous(beside[:, 3:], plan.pack(array), plan.sort(state))
-    np.testing.assert_array_equal(beside[:, 3:], np.array(expected, dtype).reshape(plan.rows, width))
-    assert np.isnan(beside[:, :3]).all()
+    expected = np.array(expected, dtype).reshape(plan.rows, width)
+    both = plan.states(plan.sort(state))
+    h = plan.of_steps(both)
+    h[:] = plan.pack(array)
+    for s0 in range(plan.steps + 1):
+        for s1 in range(s0, plan.steps + 1):
+            previous = plan.previous(both, plan.sort(state), s0, s1)
+            np.testing.assert_array_equal(previous, expected[rows_of(plan, s0, s1)])
+    if lengths is None:
+        assert np.shares_memory(both, plan.previous(both, state, 0, plan.steps)) or not expected.size
+
+
+def rows_of(plan, s0, s1):
+    """The rows of these steps, as a slice."""
+    runs = [run for s, _, run in plan.blocks(None, 1) if s0 <= s < s1]
+    return slice(min(r.start for r in runs), max(r.stop for r in runs)) if runs else slice(0, 0)
+
+
+@given(batches(), st.integers(1, 12))
+def test_runs_of_steps_do_not_cross_multiples(batch, most):
+    plan = plan_of(*batch[:2], *batch[3:5])
+    runs = plan.blocks(5, most)
+    assert [s for s0, s1, _ in runs for s in range(s0, s1)] == list(range(plan.steps))
+    for s0, s1, rows in runs:
+        assert s0 // most == (s1 - 1) // most
+        assert (rows.start, rows.stop) == (rows_of(plan, s0, s1).start, rows_of(plan, s0, s1).stop)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("lengths", [None, [700, 3, 0, 411, 699]])
+def test_sums_are_made_of_the_same_blocks_piece_by_piece(lengths, reverse):
+    plan = plan_of(700, 5, lengths, reverse)
+    whole = plan.blocks_of_sums(0, plan.steps).tolist()
+    assert len(whole) == -(-700 // plan.steps_at_once) > 3
+    assert sorted(row for first, last in whole for row in range(first, last)) == list(range(plan.rows))
+    pieces = []
+    for s0, s1, rows in plan.blocks(None, 3 * plan.steps_at_once)[::-1]:
+        pieces += [[first + rows.start, last + rows.start] for first, last in plan.blocks_of_sums(s0, s1).tolist()]
+    assert pieces == whole
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -3,31 +3,137 @@
 A fresh large allocation costs a page fault for every 4 KB at its first touch, 0.5 to 1 us each: at T=30, B=32, I=10,
 H=50 that was 230 faults and a third of the time of an LSTM training step. So blocks of 64 KB and more, once the arrays
 in them are gone, are kept for the next call, up to `KEEP_BYTES` in all; the oldest habit of allocators, done here
-because the C library gives such blocks back to the system at once. Blocks begin at 64-byte boundaries.
+because the C library gives such blocks back to the system at once. A `Workspace` keeps them for its owner alone, and
+all of them. Blocks begin at 64-byte boundaries; large ones ask for huge pages, where the system has them.
 """
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
+from contextlib import contextmanager
+from contextvars import ContextVar
 from math import prod
 
 import numpy as np
 
+cdef extern from *:
+    """
+    #if defined(__linux__)
+    #include <sys/mman.h>
+    #endif
+    #if defined(__linux__) && defined(MADV_HUGEPAGE)
+    /* The system refuses where it has none, which does not matter. */
+    static void fr_ask_for_huge_pages(void *memory, size_t nbytes) { (void)madvise(memory, nbytes, MADV_HUGEPAGE); }
+    #else
+    static void fr_ask_for_huge_pages(void *memory, size_t nbytes) { (void)memory, (void)nbytes; }
+    #endif
+    """
+    void fr_ask_for_huge_pages(void* memory, size_t nbytes) nogil
+
 cdef enum:
     CLASSES = 4 * 64   # four sizes to each power of two, so at most a quarter is wasted
-    PER_CLASS = 8
+    PER_CLASS = 32
     ALIGNMENT = 64
+    HUGE = 2 * 1024 * 1024
 
 SMALLEST = 64 * 1024        # below this, malloc itself keeps and reuses
 KEEP_BYTES = 64 * 1024 * 1024
 MAX_BYTES = 2**47           # more than a process can address
 
-cdef size_t keep_bytes = KEEP_BYTES
-cdef size_t kept_bytes = 0
-cdef void* kept[CLASSES][PER_CLASS]
-cdef int kept_count[CLASSES]
-cdef cython.pymutex lock
+
+cdef class Pool:
+    """Blocks without an owner, up to so many bytes."""
+    cdef size_t keep_bytes, kept_bytes
+    cdef void* kept[CLASSES][PER_CLASS]
+    cdef int kept_count[CLASSES]
+    cdef cython.pymutex lock
+
+    def __cinit__(self, keep_bytes=None):
+        self.keep_bytes = <size_t>-1 if keep_bytes is None else <size_t>keep_bytes
+
+    def __dealloc__(self):
+        self.give_back()
+
+    cdef void give_back(self) noexcept nogil:
+        cdef int size_class, k
+        for size_class in range(CLASSES):
+            for k in range(self.kept_count[size_class]):
+                free(self.kept[size_class][k])
+            self.kept_count[size_class] = 0
+        self.kept_bytes = 0
+
+    cdef void* take(self, int size_class, size_t size):
+        """A kept block, or NULL."""
+        cdef void* raw = NULL
+        with self.lock:
+            if self.kept_count[size_class]:
+                self.kept_count[size_class] -= 1
+                raw = self.kept[size_class][self.kept_count[size_class]]
+                self.kept_bytes -= size
+        return raw
+
+    cdef bint keep(self, void* raw, int size_class, size_t size):
+        """Whether there was room for it."""
+        with self.lock:
+            if self.kept_count[size_class] == PER_CLASS or self.kept_bytes + size > self.keep_bytes:
+                return False
+            self.kept[size_class][self.kept_count[size_class]] = raw
+            self.kept_count[size_class] += 1
+            self.kept_bytes += size
+        return True
+
+
+cdef Pool of_process = Pool(KEEP_BYTES)
+_active = ContextVar("fastrnn_workspace", default=of_process)
+
+
+@cython.final
+cdef class Workspace(Pool):
+    """
+    Memory for a layer's passes, kept from one to the next whatever its size.
+
+    Results, caches and scratch of a `forward` that is given one, and of its `backward`, lie in it; what nobody refers to
+    any more is used by the next. Without one, at most 64 MB are kept, for the whole process. One workspace serves any
+    number of layers and threads.
+
+    Attributes
+    ----------
+    nbytes : int
+        How many bytes wait to be used again.
+
+    Examples
+    --------
+    >>> workspace = fastrnn.Workspace()
+    >>> for x, dy in batches:
+    ...     y, state, cache = layer.forward(x, workspace=workspace)
+    ...     layer.backward(cache, dy)
+    """
+
+    @property
+    def nbytes(self):
+        return self.kept_bytes
+
+    def clear(self):
+        """Give what waits to be used again back to the system."""
+        with self.lock:
+            self.give_back()
+
+    def __repr__(self):
+        return f"<Workspace with {self.nbytes} bytes to be used again>"
+
+
+@contextmanager
+def working_in(workspace):
+    """Take memory from a workspace, within this thread (or asyncio task); None changes nothing."""
+    if workspace is None:
+        yield
+        return
+    token = _active.set(workspace)
+    try:
+        yield
+    finally:
+        _active.reset(token)
 
 
 cdef size_t round_up(size_t nbytes, int* size_class) noexcept nogil:
@@ -43,38 +149,29 @@ cdef size_t round_up(size_t nbytes, int* size_class) noexcept nogil:
 @cython.final
 cdef class Block:
     """A piece of memory under one or more arrays."""
+    cdef Pool pool
     cdef void* raw
     cdef char* data
     cdef Py_ssize_t nbytes
     cdef size_t size
     cdef int size_class
 
-    def __cinit__(self, Py_ssize_t nbytes):
-        global kept_bytes
-        self.nbytes = nbytes
+    def __cinit__(self, Py_ssize_t nbytes, Pool pool):
+        self.nbytes, self.pool = nbytes, pool
         self.size = round_up(nbytes, &self.size_class)
-        with lock:
-            if kept_count[self.size_class]:
-                kept_count[self.size_class] -= 1
-                self.raw = kept[self.size_class][kept_count[self.size_class]]
-                kept_bytes -= self.size
+        self.raw = pool.take(self.size_class, self.size)
+        cdef size_t boundary = ALIGNMENT if self.size < 2 * HUGE else HUGE
         if self.raw == NULL:
-            self.raw = malloc(self.size + ALIGNMENT)
+            self.raw = malloc(self.size + boundary)
             if self.raw == NULL:
                 raise MemoryError(f"{self.size} bytes")
-        self.data = <char*>((<uintptr_t>self.raw + ALIGNMENT - 1) & ~<uintptr_t>(ALIGNMENT - 1))
+            if boundary == HUGE:
+                fr_ask_for_huge_pages(<void*>(<uintptr_t>self.raw + HUGE - 1 & ~<uintptr_t>(HUGE - 1)), self.size)
+        self.data = <char*>(<uintptr_t>self.raw + boundary - 1 & ~<uintptr_t>(boundary - 1))
 
     def __dealloc__(self):
-        global kept_bytes
-        if self.raw == NULL:
-            return
-        with lock:
-            if kept_count[self.size_class] < PER_CLASS and kept_bytes + self.size <= keep_bytes:
-                kept[self.size_class][kept_count[self.size_class]] = self.raw
-                kept_count[self.size_class] += 1
-                kept_bytes += self.size
-                self.raw = NULL
-        free(self.raw)
+        if self.raw != NULL and not self.pool.keep(self.raw, self.size_class, self.size):
+            free(self.raw)
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.data, self.nbytes, 0, flags)
@@ -85,9 +182,9 @@ def empty(shape, dtype):
     nbytes = prod(shape) * dtype.itemsize  # a Python int: it cannot overflow
     if nbytes < SMALLEST or nbytes > MAX_BYTES:  # NumPy says best what is too large
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, Block(nbytes))
+    return np.ndarray(shape, dtype, Block(nbytes, _active.get()))
 
 
 def kept_memory():
-    """How many bytes are kept for reuse."""
-    return kept_bytes
+    """How many bytes are kept for reuse, for the whole process."""
+    return of_process.kept_bytes

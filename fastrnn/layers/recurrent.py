@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _check
+from fastrnn._core.memory import Workspace, working_in
 from fastrnn.module import Module, float_dtype, positive_int
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ Seed = int | np.random.Generator | None
 class LayerCache:
     """What a layer's forward keeps for its backward: opaque, good for one use with the layer that made it."""
 
-    __slots__ = ("B", "cells", "layer", "masks")
+    __slots__ = ("B", "cells", "layer", "masks", "workspace")
 
-    def __init__(self, layer: RecurrentLayer, B: int):
+    def __init__(self, layer: RecurrentLayer, B: int, workspace: Workspace | None = None):
         self.layer = layer
         self.B = B
+        self.workspace = workspace
         self.cells: list[list[Any]] | None = []  # [layer][direction]
         self.masks: list[np.ndarray | None] = []  # [layer]: what its input was multiplied with
 
@@ -170,18 +172,25 @@ class RecurrentLayer(Module):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         return [self.params.get(name + suffix) for name in names]
 
-    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, lengths, reverse, save) -> tuple:
+    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, **options) -> tuple:
         """One layer and direction: y, the final states, the cache."""
         forward, _ = self._functions()
-        weights = self._weights(suffix)
-        return forward(y, *start, *weights, lengths=lengths, reverse=reverse, save=save, **self._options())
+        return forward(y, *start, *self._weights(suffix), **options, **self._options())
 
-    def _run(self, x: ArrayLike, state: Any, lengths: Any, save: bool) -> tuple[np.ndarray, Any, LayerCache]:
+    def _run(
+        self,
+        x: ArrayLike,
+        state: Any,
+        lengths: Any,
+        save: bool,
+        checkpoint: int | None = None,
+        workspace: Workspace | None = None,
+    ) -> tuple[np.ndarray, Any, LayerCache]:
         y = self._input(x)
         B = y.shape[1]
         states = self._states("state", state, B)
         lengths = _check.lengths_array(lengths, len(y), B)
-        cache = LayerCache(self, B)
+        cache = LayerCache(self, B, workspace)
         final = []
         for k in range(self.num_layers):
             mask = None
@@ -191,7 +200,9 @@ class RecurrentLayer(Module):
             outputs, caches = [], []
             for d, suffix in enumerate(self._suffixes(k)):
                 start = [None if s is None else s[k * self.directions + d] for s in states]
-                out, *end, cell_cache = self._cell_forward(y, start, suffix, lengths, d == 1, save)
+                out, *end, cell_cache = self._cell_forward(
+                    y, start, suffix, lengths=lengths, reverse=d == 1, save=save, checkpoint=checkpoint
+                )
                 outputs.append(out)
                 final.append(end)
                 caches.append(cell_cache)
@@ -235,7 +246,13 @@ class RecurrentLayer(Module):
         return y, final
 
     def forward(
-        self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        lengths: ArrayLike | None = None,
+        *,
+        checkpoint: int | None = None,
+        workspace: Workspace | None = None,
     ) -> tuple[np.ndarray, Any, LayerCache]:
         """
         Run the layer for training: with dropout between layers, keeping what backward needs.
@@ -244,6 +261,11 @@ class RecurrentLayer(Module):
         ----------
         x, state, lengths
             As for calling the layer.
+        checkpoint : int, optional
+            Keep what makes up every so many steps anew instead of all: the same gradients to the bit, for less memory
+            and about a third more time. See `fastrnn.functional`.
+        workspace : fastrnn.Workspace, optional
+            Where memory of this pass and its backward comes from and goes back to.
 
         Returns
         -------
@@ -252,7 +274,10 @@ class RecurrentLayer(Module):
         cache : LayerCache
             For `backward`, once. It refers to `x` and the parameters: leave them unchanged till then.
         """
-        return self._run(x, state, lengths, save=True)
+        if not isinstance(workspace, Workspace | None):
+            raise TypeError(f"workspace: {type(workspace).__name__}, expected a fastrnn.Workspace or None")
+        with working_in(workspace):
+            return self._run(x, state, lengths, True, checkpoint, workspace)
 
     def backward(
         self, cache: LayerCache, dy: ArrayLike | None, dstate: Any = None, *, need: Iterable[str] = ("x", "params")
@@ -290,6 +315,12 @@ class RecurrentLayer(Module):
             raise ValueError(f"cache: it is of another layer, {cache.layer!r}")
         if cache.cells is None:
             raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
+        with working_in(cache.workspace):
+            return self._run_backward(cache, dy, dstate, asked)
+
+    def _run_backward(
+        self, cache: LayerCache, dy: ArrayLike | None, dstate: Any, asked: frozenset[str]
+    ) -> tuple[np.ndarray | None, Any]:
         _, backward = self._functions()
         H = self.hidden_size
         T = len(cache.cells[0][0].y)
