@@ -32,9 +32,9 @@ class _Kept:
     """
     How much of a forward pass is kept for backward: all of it, nothing, or with checkpoints what makes it anew.
 
-    With checkpoints that is h, which is y, and an LSTM's c before each segment of so many steps; backward runs a segment
-    forward again before it runs it back. The number of steps is rounded up to a multiple of `Plan.steps_at_once`, so
-    that the sums over steps have the same bits.
+    With checkpoints that is h, which is y, and an LSTM's c before each segment of so many steps; backward runs a
+    segment forward again before it runs it back. The number of steps is rounded up to a multiple of
+    `Plan.steps_at_once`, so that the sums over steps have the same bits.
     """
 
     def __init__(self, plan: Plan, save: bool, checkpoint: int | None):

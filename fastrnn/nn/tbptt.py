@@ -45,8 +45,8 @@ def truncated_bptt(
     max_norm : float, optional
         The global norm that the gradients are clipped to.
     k2 : int, optional
-        Through how many steps the gradient goes back, a multiple of a chunk's; None is one chunk. Beyond the chunk of an
-        update, those before it are run forward again.
+        Through how many steps the gradient goes back, a multiple of a chunk's; None is one chunk. The chunks before
+        that of an update are run forward again.
 
     Yields
     ------
