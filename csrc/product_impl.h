@@ -8,7 +8,7 @@
  *    of those before waits in the L1 cache; adding to c in memory cost 8%, and 23% where its rows lie 16 KB apart.
  * B: A tile of R rows by NV vectors of sums stays in registers over a block; weights are read once for its R rows. R and
  *    NV are constants in every instance, and TILE_ROWS keeps R * NV sums, NV weights and an x within the registers.
- * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream. The last panel has only
+ * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream; see F. The last one has
  *    as many vectors as there are columns for, zeros in the last one beyond the last column.
  * D: A tile asks for `pace` numbers more of what is needed `soon` with each step, a line at most: the panel after this
  *    one, which the first tile to read it would else wait for, where the L2 cache does not hold it. LSTM, T=25: B=32,
@@ -18,9 +18,10 @@
  *    in the L1 cache for all tiles, and the next one is asked for just before it is needed. On a Xeon with 16 GB/s of
  *    memory: LSTM B=16, H=2048 1.24 times as fast, B=32 and 64, H=1024 1.05 to 1.07; smaller panels 0.95 to 1.00, so
  *    they are not. What rows are at least together matters too: (400,2048)(2048,8192) 1.38 times with 128 for 32.
- * F: With 16 registers a panel that does not fit the L1 cache is read in two halves, for 6 rows at a time instead of 3:
- *    half as often. On a Zen 3 (AVX2, 32 KB, 104 GF/s): LSTM B=32, H=1024 1.13 times as fast, B=16, H=2048 1.4;
- *    (32,512)(512,2048) 1.2; H=256, whose panel has 32 KB, 0.92 to 1.05 as others use the core; smaller ones 0.9 to 0.97.
+ * F: With 16 registers a panel of 4 vectors is [2][K][2][VL], and its halves pass by 6 rows each, or both by 3 where
+ *    there are no more: weights are read half as often, in one stream, and 16 KB of them serve K=256. On a Zen 3 (AVX2,
+ *    32 KB of L1, 104 GF/s), rows of 4 vectors by 3, and these: (32,256)(256,1024) 75 and 85 GF/s, (400,512)(512,2048)
+ *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers, in log2(VL) rounds that each put two
  *    vectors' lanes side by side: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us on a Zen 3, against number by number.
  */
@@ -31,8 +32,11 @@
 #define PACKED_AT_ONCE 64
 #define ROWS_OF_SUMS 64
 #define LINE (64 / (ptrdiff_t)sizeof(REAL))
-#define L1 (32 * 1024)
-#define STRIP_VECTORS (FR_REGISTERS == 32 ? 4 : 2) /* of a panel that pass by a strip at a time, see F */
+#define SUMS_ROW (4 * VL)
+/* F: how many vectors of a packed panel of K steps lie together; the distance of its steps, and that of its halves. */
+#define TOGETHER(NV) (FR_REGISTERS == 16 && (NV) == 4 ? 2 : (NV))
+#define LDW(NV) (TOGETHER(NV) * VL)
+#define HALF(NV, K) (TOGETHER(NV) < (NV) ? (K)*2 * VL : 2 * VL)
 #if FR_VECTORS
 #define PREFETCH(p) __builtin_prefetch(p, 0, 2)
 #else
@@ -45,11 +49,13 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. `before`, if any, holds the blocks of
- * the sum that went before, rows ldw apart like those of w. See D for `soon`. */
+/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. Vectors 2 and 3 of w lie `half` behind 0
+ * and 1. `before`, if any, holds the blocks of the sum that went before, in rows of SUMS_ROW. See D for `soon`. */
+#define WEIGHTS(w, k, v) (*(const at_once *)((w) + (k)*ldw + ((v) < 2 ? (v)*VL : half + ((v)-2) * VL)))
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
-                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t K, int add,
-                               const REAL *before, const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
+                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t half,
+                               ptrdiff_t K, int add, const REAL *before, const REAL *soon, ptrdiff_t pace,
+                               const int R, const int NV) {
     vec sum[MAX_ROWS][4], total[MAX_ROWS][4]; /* sum lives in registers, total in the L1 cache */
     ptrdiff_t k = 0;
     for (;;) {
@@ -62,12 +68,12 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
                 vec x[MAX_ROWS];
                 FR_UNROLL for (int r = 0; r < R; r++) x[r] = FR(splat)(a[r * row + k * step]);
                 FR_UNROLL for (int v = 0; v < NV; v++) {
-                    vec weights = *(const at_once *)(w + k * ldw + v * VL);
+                    vec weights = WEIGHTS(w, k, v);
                     FR_UNROLL for (int r = 0; r < R; r++) sum[r][v] += weights * x[r];
                 }
             } else {
                 vec weights[4];
-                FR_UNROLL for (int v = 0; v < NV; v++) weights[v] = *(const at_once *)(w + k * ldw + v * VL);
+                FR_UNROLL for (int v = 0; v < NV; v++) weights[v] = WEIGHTS(w, k, v);
                 FR_UNROLL for (int r = 0; r < R; r++) {
                     vec x = FR(splat)(a[r * row + k * step]);
                     FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += weights[v] * x;
@@ -82,7 +88,7 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
     }
     if (before) {
         FR_UNROLL for (int r = 0; r < R; r++)
-            FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += *(const at_once *)(before + r * ldw + v * VL);
+            FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += *(const at_once *)(before + r * SUMS_ROW + v * VL);
     }
     FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) {
         REAL *p = c + r * ldc + at[v];
@@ -92,6 +98,7 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
 
 /* c (2*NV*VL) = a w for one row and two panels. As a tile of two rows GCC makes some sums of it without multiply-add. */
 static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K, const int NV) {
+    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K);
     vec sum[8], total[8];
     FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = FR(splat)((REAL)-0.0); /* a sum of -0 stays one */
     ptrdiff_t k = 0;
@@ -101,8 +108,8 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
         for (; k < end; k++) {
             vec x = FR(splat)(a[k]);
             FR_UNROLL for (int v = 0; v < NV; v++) {
-                sum[v] += *(const at_once *)(w + (k * NV + v) * VL) * x;
-                sum[NV + v] += *(const at_once *)(w2 + (k * NV + v) * VL) * x;
+                sum[v] += WEIGHTS(w, k, v) * x;
+                sum[NV + v] += WEIGHTS(w2, k, v) * x;
             }
         }
         FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = sum[v] + total[v];
@@ -111,16 +118,17 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 }
 
 /* The instances. `rows` is R; ROWS(R) is R where a tile of R rows fits, else 1, which is then never called. */
+#define GIVEN(half, NV) (TOGETHER(NV) < (NV) ? (half) : 2 * VL) /* a constant wherever it can be */
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
     static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,     \
-                                    ptrdiff_t lda, const REAL *w, ptrdiff_t ldw, ptrdiff_t K, int add,                 \
+                                    ptrdiff_t lda, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add, \
                                     const REAL *before, const REAL *soon, ptrdiff_t pace) {                            \
-        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, ldw, K, add, before, soon, pace, ROWS(R, NV), NV);                   \
+        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, ldw, GIVEN(half, NV), K, add, before, soon, pace, ROWS(R, NV), NV);  \
     }                                                                                                                  \
     static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
-                                     ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K, int add) {              \
-        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, K, add, NULL, b, 0, ROWS(R, NV), NV);                           \
+                                     ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t half, ptrdiff_t K, int add) {\
+        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, GIVEN(half, NV), K, add, NULL, b, 0, ROWS(R, NV), NV);          \
     }
 #define PAIR(NV)                                                                                                       \
     static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \
@@ -130,9 +138,9 @@ PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
 TILES(1) TILES(2) TILES(3) TILES(4)
 typedef void (*FR(tile_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
-                           ptrdiff_t, ptrdiff_t, int, const REAL *, const REAL *, ptrdiff_t);
+                           ptrdiff_t, ptrdiff_t, ptrdiff_t, int, const REAL *, const REAL *, ptrdiff_t);
 typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
-                            ptrdiff_t, ptrdiff_t, int);
+                            ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
 typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t);
 #define ROW_OF(KIND, NV)                                                                                               \
     {                                                                                                                  \
@@ -182,32 +190,32 @@ static FR_INLINE void FR(pack_columns)(REAL *to, ptrdiff_t width, const REAL *co
         for (int l = 0; l < VL; l++) to[k * width + l] = from[l][k];
 }
 
+/* Where vector v of a panel begins. */
+static FR_INLINE ptrdiff_t FR(vector_at)(ptrdiff_t v, ptrdiff_t NV, ptrdiff_t K) {
+    return v < 2 ? v * VL : HALF(NV, K) + (v - 2) * VL;
+}
+
 static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
     for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
-        const ptrdiff_t NV = FR(panel_vectors)(N - first);
-        if (column == 1) {
-            for (ptrdiff_t k = 0; k < K; k++)
-                for (ptrdiff_t v = 0; v < NV; v++) {
-                    const ptrdiff_t j = first + v * VL, n = N - j < VL ? N - j : VL;
-                    FR(store)(packed + (k * NV + v) * VL, FR(load)(w + k * step + j, n), VL);
-                }
-            packed += K * NV * VL;
-            continue;
-        }
-        /* Some steps at a time, so that what is written stays in the L1 cache until its lines are full. */
-        for (ptrdiff_t k0 = 0; k0 < K; k0 += PACKED_AT_ONCE) {
-            const ptrdiff_t k1 = k0 + PACKED_AT_ONCE < K ? k0 + PACKED_AT_ONCE : K;
+        const ptrdiff_t NV = FR(panel_vectors)(N - first), ldw = LDW(NV);
+        /* Some steps at a time, so that what is written stays in the L1 cache until its lines are full; what lies along
+         * rows is copied row by row. */
+        const ptrdiff_t some = column == 1 ? 1 : PACKED_AT_ONCE;
+        for (ptrdiff_t k0 = 0; k0 < K; k0 += some) {
+            const ptrdiff_t k1 = k0 + some < K ? k0 + some : K;
             for (ptrdiff_t v = 0; v < NV; v++) {
                 const ptrdiff_t j = first + v * VL, n = N - j < VL ? N - j : VL;
                 const REAL *from = w + j * column;
-                REAL *to = packed + v * VL;
-                if (step == 1 && n == VL) {
+                REAL *to = packed + FR(vector_at)(v, NV, K);
+                if (column == 1) {
+                    FR(store)(to + k0 * ldw, FR(load)(from + k0 * step, n), VL);
+                } else if (step == 1 && n == VL) {
                     const REAL *columns[VL];
                     for (ptrdiff_t l = 0; l < VL; l++) columns[l] = from + l * column;
-                    FR(pack_columns)(to, NV * VL, columns, k0, k1);
+                    FR(pack_columns)(to, ldw, columns, k0, k1);
                 } else {
                     for (ptrdiff_t l = 0; l < VL; l++)
-                        for (ptrdiff_t k = k0; k < k1; k++) to[k * NV * VL + l] = l < n ? from[l * column + k * step] : 0;
+                        for (ptrdiff_t k = k0; k < k1; k++) to[k * ldw + l] = l < n ? from[l * column + k * step] : 0;
                 }
             }
         }
@@ -216,33 +224,35 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
 }
 
 /* c (+)= a w for M rows and one panel; rows are split evenly: 8 is 4 + 4, 16 is 6 + 5 + 5. `block` of the K steps at a
- * time, K or K_BLOCK, see E; sums (M,NV*VL), which may be c, holds what is not finished. */
+ * time, K or K_BLOCK, see E; sums (M,SUMS_ROW), which may be c, holds what is not finished. */
 static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
                                 ptrdiff_t lda, const REAL *w, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV, int add,
                                 ptrdiff_t block, REAL *sums, const REAL *soon) {
     static const ptrdiff_t dense[4] = {0, VL, 2 * VL, 3 * VL};
     static const int full[4] = {VL, VL, VL, VL};
-    const ptrdiff_t ldw = NV * VL;
-    const int halves = FR_REGISTERS == 16 && NV == 4 && K * ldw * (ptrdiff_t)sizeof(REAL) > L1; /* F */
-    const ptrdiff_t width = halves ? 2 : NV, most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most;
-    const ptrdiff_t calls = tiles * (NV / width), pace = calls * LINE < ldw ? LINE : (ldw + calls - 1) / calls;
+    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K);
+    const ptrdiff_t width = M > FR(tile_rows)[NV - 1] ? TOGETHER(NV) : NV; /* F */
+    const ptrdiff_t most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most, numbers = width * VL;
+    const ptrdiff_t pace = tiles * LINE < numbers ? LINE : (numbers + tiles - 1) / tiles;
     for (ptrdiff_t k = 0, n;; k += n, w += n * ldw) {
         n = tiles > 1 && K - k > block ? block : K - k;
         const int last = k + n == K;
-        const REAL *ahead = last ? soon : w + n * ldw;
-        for (ptrdiff_t v = 0; v < NV; v += width)
+        for (ptrdiff_t v = 0; v < NV; v += width) {
+            const REAL *weights = w + (v ? half : 0), *ahead = (last ? soon : w + n * ldw) + (v ? half : 0);
             for (ptrdiff_t t = 0, m = 0; t < tiles; t++) {
                 const ptrdiff_t R = (M - m + tiles - t - 1) / (tiles - t);
                 const FR(tile_t) tile = FR(tile_of)[width - 1][R - 1];
-                const REAL *rows = a + m * lda + k, *weights = w + v * VL;
-                REAL *sum = sums + m * ldw + v * VL, *before = k ? sum : NULL;
+                const REAL *rows = a + m * lda + k;
+                REAL *sum = sums + m * SUMS_ROW + v * VL, *before = k ? sum : NULL;
                 if (last)
-                    tile(c + m * ldc, ldc, at + v, lanes + v, rows, lda, weights, ldw, n, add, before, ahead, pace);
+                    tile(c + m * ldc, ldc, at + v, lanes + v, rows, lda, weights, ldw, half, n, add, before, ahead,
+                         pace);
                 else
-                    tile(sum, ldw, dense, full, rows, lda, weights, ldw, n, 0, before, ahead, pace);
+                    tile(sum, SUMS_ROW, dense, full, rows, lda, weights, ldw, half, n, 0, before, ahead, pace);
                 ahead += n * pace; /* no further than into the panel after the next, which is as welcome */
                 m += R;
             }
+        }
         if (last) break;
     }
 }
@@ -269,7 +279,7 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
-    REAL sums[ROWS_OF_SUMS * 4 * VL];
+    REAL sums[ROWS_OF_SUMS * SUMS_ROW];
     for (ptrdiff_t g0 = 0; g0 < groups; g0 += together)
         for (ptrdiff_t m0 = 0; m0 < M; m0 += chunk) {
             const ptrdiff_t end = M - m0 < chunk ? M : m0 + chunk, g1 = groups - g0 < together ? groups : g0 + together;
@@ -298,8 +308,8 @@ static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t st
     for (ptrdiff_t k = 0; k < K; k += K_BLOCK)
         for (ptrdiff_t j = 0, NV; j < N; j += NV * VL) {
             NV = FR(panel_vectors)(N - j);
-            FR(tile_of)[NV - 1][0](c + j, 0, at, lanes, a + k, 0, w + k * step + j, step, K - k < K_BLOCK ? K - k : K_BLOCK,
-                                   0, k ? c + j : NULL, w, 0);
+            FR(tile_of)[NV - 1][0](c + j, 0, at, lanes, a + k, 0, w + k * step + j, step, 2 * VL,
+                                   K - k < K_BLOCK ? K - k : K_BLOCK, 0, k ? c + j : NULL, w, 0);
         }
 }
 
@@ -361,7 +371,7 @@ static void FR(outer_of_few)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t ld
             int lanes[4];
             FR(places)(at, lanes, first, N, NV);
             FR(outer_of)[NV - 1][R - 1](c + m * ldc, ldc, at, lanes, a + m, lda, packed ? scratch : b + first,
-                                        packed ? NV * VL : ldb, K, add);
+                                        packed ? LDW(NV) : ldb, packed ? HALF(NV, K) : 2 * VL, K, add);
         }
     }
 }
@@ -382,27 +392,27 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
         REAL *strips = scratch + n * 4 * VL;
         ptrdiff_t packed_for = 0; /* how many strips there are */
         for (ptrdiff_t first = 0; first < N;) {
-            const ptrdiff_t NV = FR(panel_vectors)(N - first), width = packs ? STRIP_VECTORS : NV;
-            const ptrdiff_t most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most;
+            const ptrdiff_t NV = FR(panel_vectors)(N - first), width = packs ? TOGETHER(NV) : NV;
+            const ptrdiff_t most = FR(tile_rows)[packs ? TOGETHER(4) - 1 : NV - 1], tiles = (M + most - 1) / most;
             ptrdiff_t at[4];
             int lanes[4];
             FR(places)(at, lanes, first, N, NV);
             const REAL *w = b + k * ldb + first;
-            ptrdiff_t ldw = ldb;
+            ptrdiff_t ldw = ldb, half = 2 * VL;
             if (packs && !packed_for) FR(pack_strips)(strips, from, lda, packed_for = tiles, M, n);
             if (packs || N - first < NV * VL) { /* where it ends within a vector there may be no memory behind b */
                 FR(pack)(panel, w, 1, ldb, n, N - first < 4 * VL ? N - first : 4 * VL);
-                w = panel, ldw = NV * VL;
+                w = panel, ldw = LDW(NV), half = HALF(NV, n);
             }
             for (ptrdiff_t v = 0; v < NV; v += width)
                 for (ptrdiff_t t = 0; t < tiles; t++) {
                     const ptrdiff_t m = FR(strip)(t, tiles, M), R = FR(strip)(t + 1, tiles, M) - m;
-                    const FR(outer_t) tile = FR(outer_of)[(NV - v < width ? NV - v : width) - 1][R - 1];
+                    const FR(outer_t) tile = FR(outer_of)[width - 1][R - 1];
                     REAL *to = c + m * ldc;
                     if (packs)
-                        tile(to, ldc, at + v, lanes + v, strips + m * n, R, w + v * VL, ldw, n, adds);
+                        tile(to, ldc, at + v, lanes + v, strips + m * n, R, w + (v ? half : 0), ldw, half, n, adds);
                     else
-                        tile(to, ldc, at, lanes, from + m, lda, w, ldw, n, adds);
+                        tile(to, ldc, at, lanes, from + m, lda, w, ldw, half, n, adds);
                 }
             first += NV * VL;
         }
@@ -430,12 +440,12 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef OUTER_BLOCK
 #undef TILE_ROWS
 #undef ROWS
+#undef GIVEN
 #undef TILE
 #undef TILES
 #undef PAIR
 #undef LINE
 #undef FEW_ROWS
-#undef L1
-#undef STRIP_VECTORS
 #undef PREFETCH
+#undef WEIGHTS
 #undef ROW_OF

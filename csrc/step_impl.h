@@ -33,16 +33,21 @@ static ptrdiff_t FR(step_size)(int cell, ptrdiff_t H) { /* all full blocks, and 
 static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
     const ptrdiff_t U = FR(block_units)(cell), G = FR(gates_of)[cell];
     for (ptrdiff_t j = 0; j < H; j += U) {
-        const ptrdiff_t n = H - j < U ? H - j : U, width = (G * n + VL - 1) / VL * VL;
+        const ptrdiff_t n = H - j < U ? H - j : U, NV = (G * n + VL - 1) / VL;
+        const ptrdiff_t width = NV * VL, ldw = LDW(NV);
         const REAL *from[MOST_COLUMNS];
         for (ptrdiff_t col = 0; col < G * n; col++) from[col] = w + (col / n * H + j + col % n) * H;
         /* Some steps at a time, as in FR(pack). */
         for (ptrdiff_t k0 = 0; k0 < H; k0 += PACKED_AT_ONCE) {
             const ptrdiff_t k1 = k0 + PACKED_AT_ONCE < H ? k0 + PACKED_AT_ONCE : H;
-            ptrdiff_t col = 0;
-            for (; col + VL <= G * n; col += VL) FR(pack_columns)(packed + col, width, from + col, k0, k1);
-            for (; col < width; col++)
-                for (ptrdiff_t k = k0; k < k1; k++) packed[k * width + col] = col < G * n ? from[col][k] : 0;
+            for (ptrdiff_t v = 0; v * VL < width; v++) {
+                REAL *to = packed + FR(vector_at)(v, NV, H);
+                if ((v + 1) * VL <= G * n)
+                    FR(pack_columns)(to, ldw, from + v * VL, k0, k1);
+                else
+                    for (ptrdiff_t col = v * VL, l = 0; l < VL; col++, l++)
+                        for (ptrdiff_t k = k0; k < k1; k++) to[k * ldw + l] = col < G * n ? from[col][k] : 0;
+            }
         }
         packed += H * width;
     }
@@ -183,7 +188,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
-    REAL sums[ROWS_OF_SUMS * MOST_COLUMNS];
+    REAL sums[ROWS_OF_SUMS * SUMS_ROW];
     for (ptrdiff_t m0 = 0; m0 < s->B; m0 += chunk) {
         const ptrdiff_t end = s->B - m0 < chunk ? s->B : m0 + chunk;
         for (ptrdiff_t i = first; i < last; i++) {
@@ -202,8 +207,8 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             }
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, NV * VL, at, lanes, a + m * lda, lda, w, rows, H, NV, 0, block, sums, soon);
-                part(s, sums, NV * VL, n, m, rows, j, n); /* B */
+                FR(tiles)(sums, SUMS_ROW, at, lanes, a + m * lda, lda, w, rows, H, NV, 0, block, sums, soon);
+                part(s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
             }
         }
     }
@@ -213,6 +218,10 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef store
 #undef MOST_COLUMNS
 #undef ROWS_OF_SUMS
+#undef SUMS_ROW
+#undef TOGETHER
+#undef LDW
+#undef HALF
 #undef PACKED_AT_ONCE
 #undef SMALL
 #undef PART_ARGUMENTS
