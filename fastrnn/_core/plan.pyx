@@ -68,11 +68,15 @@ cdef class Plan:
         counted from the steps' lowest row, from the last steps to the first. Blocks begin at multiples of
         `steps_at_once`, so what is summed piece by piece has the same bits if the pieces do.
         """
-        cdef Py_ssize_t base = self.first_row(s0, s1) if s1 > s0 else 0
-        runs = self.blocks(None, self.steps_at_once) if s0 == 0 and s1 == self.steps else [
-            run for run in self.blocks(None, self.steps_at_once) if s0 <= run[0] < s1]
+        cdef Py_ssize_t base, most = self.steps_at_once
+        if s1 <= s0:
+            return np.empty((0, 2), dtype=np.intp)
+        if s1 - s0 <= most:
+            return np.array([[0, self.count(s0, s1)]], dtype=np.intp)
+        base = self.first_row(s0, s1)
+        runs = [run for run in self.blocks(None, most) if s0 <= run[0] < s1]
         rows = [(run[2].start - base, run[2].stop - base) for run in reversed(runs)]
-        return np.array(rows, dtype=np.intp).reshape(-1, 2)
+        return np.array(rows, dtype=np.intp)
 
     def pack(self, array):
         """(T, B, width) -> (rows, width): the rows that belong to sequences, in walking order. Dense: a view."""
