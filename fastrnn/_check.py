@@ -151,17 +151,20 @@ def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:
     return asked
 
 
+def positive_int(name: str, value: Any) -> int:
+    """`value` as an int of at least 1."""
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise TypeError(f"{name}: {value!r}, expected a whole number from 1") from None
+    if isinstance(value, bool) or number < 1:
+        raise ValueError(f"{name}: {value!r}, expected a whole number from 1")
+    return number
+
+
 def checkpoint_steps(value: Any) -> int | None:
     """`value` as a number of steps, or None."""
-    if value is None:
-        return None
-    try:
-        steps = value.__index__()
-    except AttributeError:
-        raise TypeError(f"checkpoint: {value!r}, expected a whole number of steps from 1, or None") from None
-    if isinstance(value, bool) or steps < 1:
-        raise ValueError(f"checkpoint: {value!r}, expected a whole number of steps from 1, or None")
-    return steps
+    return None if value is None else positive_int("checkpoint", value)
 
 
 def choice(name: str, value: Any, allowed: tuple[str, ...]) -> str:

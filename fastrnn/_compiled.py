@@ -190,8 +190,8 @@ def lstm_forward(
     if not save:
         return y, h_n, c_n, None
     values = (c, gates) if kept.all else (None, None)
-    kept_all = (products, isa, plan, x_rows, h0_sorted, c0_sorted, both, kept, *values, bias, w_ih, w_hh, b_ih, b_hh)
-    return y, h_n, c_n, Cache("lstm", products.engine, y, *kept_all)
+    to_keep = (products, isa, plan, x_rows, h0_sorted, c0_sorted, both, kept, *values, bias, w_ih, w_hh, b_ih, b_hh)
+    return y, h_n, c_n, Cache("lstm", products.engine, y, *to_keep)
 
 
 def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, need: frozenset[str]) -> LSTMGrads:
@@ -249,8 +249,8 @@ def gru_forward(
     if not save:
         return y, h_n, None
     values = (extra, gates) if kept.all else (None, None)
-    kept_all = (products, isa, plan, x_rows, h0_sorted, both, kept, *values, kind, bias, w_ih, w_hh, b_ih, b_hh)
-    return y, h_n, Cache("gru", products.engine, y, *kept_all)
+    to_keep = (products, isa, plan, x_rows, h0_sorted, both, kept, *values, kind, bias, w_ih, w_hh, b_ih, b_hh)
+    return y, h_n, Cache("gru", products.engine, y, *to_keep)
 
 
 def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> GRUGrads:

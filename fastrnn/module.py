@@ -123,17 +123,6 @@ def _parameter_value(name: str, value: Any, old: np.ndarray) -> np.ndarray:
     return array
 
 
-def positive_int(name: str, value: Any) -> int:
-    """`value` as an int of at least 1."""
-    try:
-        number = value.__index__()
-    except AttributeError:
-        raise TypeError(f"{name}: {value!r}, expected a whole number from 1") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name}: {value!r}, expected a whole number from 1")
-    return number
-
-
 def float_dtype(dtype: Any) -> np.dtype:
     """`dtype` as one of the two float types."""
     result = np.dtype(dtype)

@@ -17,7 +17,6 @@ from fastrnn._core.plan import Plan
 from fastrnn._core.stream import Stepper
 from fastrnn._products import BlasProducts
 from fastrnn.layers.recurrent import RecurrentLayer
-from fastrnn.module import positive_int
 
 
 def _stack_layers(layer: RecurrentLayer, isa: str, packed: bool) -> list[stack.Layer]:
@@ -217,7 +216,7 @@ class Stream:
         if layer.bidirectional:
             raise ValueError("stream: the layer is bidirectional, and the way back starts where a stream has no end")
         self._layer = layer
-        self.batch_size = positive_int("batch_size", batch_size)
+        self.batch_size = _check.positive_int("batch_size", batch_size)
         shape = (self.batch_size, layer.hidden_size)
         self._stepper = self._states = None
         if _settings.engine() == "reference":

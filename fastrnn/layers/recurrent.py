@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _check
 from fastrnn._core.memory import Workspace, working_in
-from fastrnn.module import Module, float_dtype, positive_int
+from fastrnn.module import Module, float_dtype
 
 if TYPE_CHECKING:
     from fastrnn.layers.frozen import Frozen
@@ -81,9 +81,9 @@ class RecurrentLayer(Module):
         rng: Seed = None,
     ):
         super().__init__()
-        self.input_size = positive_int("input_size", input_size)
-        self.hidden_size = positive_int("hidden_size", hidden_size)
-        self.num_layers = positive_int("num_layers", num_layers)
+        self.input_size = _check.positive_int("input_size", input_size)
+        self.hidden_size = _check.positive_int("hidden_size", hidden_size)
+        self.num_layers = _check.positive_int("num_layers", num_layers)
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
         self.dropout = float(dropout)
         if not 0 <= self.dropout <= 1:  # False for NaN too

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import csr_array
 
 from fastrnn import _check
-from fastrnn.module import Module, float_dtype, positive_int
+from fastrnn.module import Module, float_dtype
 
 
 class Embedding(Module):
@@ -37,8 +37,8 @@ class Embedding(Module):
         rng: int | np.random.Generator | None = None,
     ):
         super().__init__()
-        self.num_embeddings = positive_int("num_embeddings", num_embeddings)
-        self.embedding_dim = positive_int("embedding_dim", embedding_dim)
+        self.num_embeddings = _check.positive_int("num_embeddings", num_embeddings)
+        self.embedding_dim = _check.positive_int("embedding_dim", embedding_dim)
         self.dtype = float_dtype(dtype)
         rng = np.random.default_rng(rng)
         self.add_parameter("weight", rng.standard_normal((num_embeddings, embedding_dim)).astype(self.dtype))

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _check
 from fastrnn._products import product
-from fastrnn.module import Module, float_dtype, positive_int
+from fastrnn.module import Module, float_dtype
 
 
 class Linear(Module):
@@ -42,8 +42,8 @@ class Linear(Module):
         rng: int | np.random.Generator | None = None,
     ):
         super().__init__()
-        self.in_features = positive_int("in_features", in_features)
-        self.out_features = positive_int("out_features", out_features)
+        self.in_features = _check.positive_int("in_features", in_features)
+        self.out_features = _check.positive_int("out_features", out_features)
         self.dtype = float_dtype(dtype)
         rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(self.in_features)

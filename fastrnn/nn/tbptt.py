@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.module import positive_int
+from fastrnn._check import positive_int
 from fastrnn.nn.clip import clip_grad_norm_
 
 
