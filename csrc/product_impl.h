@@ -270,7 +270,8 @@ static FR_INLINE ptrdiff_t FR(rows_at_once)(ptrdiff_t K) {
 }
 
 static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
-                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance) {
+                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards) {
+    const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL);
     ptrdiff_t at[4];
     int lanes[4];
     const ptrdiff_t most = FR(rows_at_once)(K), block = FR(block_of)(K, 512 * 1024);
@@ -283,19 +284,18 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
     for (ptrdiff_t g0 = 0; g0 < groups; g0 += together)
         for (ptrdiff_t m0 = 0; m0 < M; m0 += chunk) {
             const ptrdiff_t end = M - m0 < chunk ? M : m0 + chunk, g1 = groups - g0 < together ? groups : g0 + together;
-            const REAL *w = packed;
-            for (ptrdiff_t first = 0; first < N;) {
-                const ptrdiff_t NV = FR(panel_vectors)(N - first);
+            for (ptrdiff_t p = 0; p < panels; p++) {
+                const ptrdiff_t first = (backwards ? panels - 1 - p : p) * 4 * VL, NV = FR(panel_vectors)(N - first);
+                const REAL *w = packed + first * K;
+                const REAL *next = p + 1 == panels ? w : backwards ? w - K * 4 * VL : w + K * 4 * VL;
                 FR(places)(at, lanes, first, N, NV);
                 for (ptrdiff_t g = g0; g < g1; g++)
                     for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                         const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
                         const ptrdiff_t row = g * distance + m;
                         FR(tiles)(c + row * ldc, ldc, at, lanes, a + row * lda, lda, w, rows, K, NV, add, block, sums,
-                                  g + 1 < g1 || m + rows < end ? w : w + K * NV * VL);
+                                  g + 1 < g1 || m + rows < end ? w : next);
                     }
-                w += K * NV * VL;
-                first += NV * VL;
             }
         }
 }
@@ -322,7 +322,7 @@ static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
     for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
         const ptrdiff_t n = N - first < 4 * VL ? N - first : 4 * VL;
         FR(pack)(scratch, w + first * column, column, step, K, n);
-        FR(multiply)(c + first, ldc, a, lda, scratch, M, K, n, add, 1, 0);
+        FR(multiply)(c + first, ldc, a, lda, scratch, M, K, n, add, 1, 0, 0);
     }
 }
 

@@ -35,8 +35,11 @@ cdef class _Loop(Work):
     cdef bint relu, reset_after
 
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size) noexcept nogil:
-        """m rows from r on, the units j0 <= j < j1; the rows of the step before begin at `before`, -1 at the start."""
+                   int size, bint backwards) noexcept nogil:
+        """
+        m rows from r on, the units j0 <= j < j1; the rows of the step before begin at `before`, -1 at the start. Every
+        second step goes through the weights `backwards`.
+        """
         pass
 
     cdef inline const char* previous(self, const char* rows, const char* start, Py_ssize_t before,
@@ -44,12 +47,12 @@ cdef class _Loop(Work):
         return start + b0 * self.H * self.itemsize if before < 0 else rows + before * self.H * self.itemsize
 
     cdef inline void product(self, Matrix w, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, Py_ssize_t j0,
-                             Py_ssize_t j1, bint add) noexcept nogil:
+                             Py_ssize_t j1, bint add, bint backwards) noexcept nogil:
         """The columns j0 <= j < j1 of c (m,H) = a w, or c += with `add`."""
         if j0 == 0 and j1 == self.H:
-            multiply(w, c, self.H, a, lda, m, add)
+            multiply(w, c, self.H, a, lda, m, add, backwards)
         else:
-            multiply_columns(w, c, self.H, a, lda, m, j0, j1, add)
+            multiply_columns(w, c, self.H, a, lda, m, j0, j1, add, backwards)
 
     cdef void part(self, int rank, int size) noexcept nogil:
         cdef Py_ssize_t s, b0 = 0, b1 = self.plan.B, j0 = 0, j1 = self.H, panels = (self.H + COLUMNS - 1) // COLUMNS
@@ -60,7 +63,7 @@ cdef class _Loop(Work):
             size = 1  # nobody to meet
         for s in range(self.s1 - 1, self.s0 - 1, -1):
             self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > self.start else -1, b0,
-                      self.plan.size(s, b0, b1), j0, j1, size)
+                      self.plan.size(s, b0, b1), j0, j1, size, s & 1)
 
     cdef inline char* rows(self, array, Py_ssize_t base) except? NULL:
         """An array that begins with row `base`, from where row 0 would be."""
@@ -84,29 +87,29 @@ cdef class _Loop(Work):
 
 cdef class _RNN(_Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size) noexcept nogil:
+                   int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize
         cdef char* dh = self.dh + b0 * H * self.itemsize
         self.kernels.rnn_dgates(self.gates + k, dh, self.dy + k, self.h + k, m, H, j0, j1, self.relu)
         meet(&self.barrier, size)
         # dh(t-1) = dpre(t) W_hh
-        self.product(self.w, dh, self.gates + k, H, m, j0, j1, False)
+        self.product(self.w, dh, self.gates + k, H, m, j0, j1, False, backwards)
 
 
 cdef class _LSTM(_Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size) noexcept nogil:
+                   int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         self.kernels.lstm_dgates(self.gates + 4 * k, self.dc + b, self.dh + b, self.dy + k, self.c + k,
                                  self.previous(self.c, self.c0, before, b0), m, H, j0, j1)
         meet(&self.barrier, size)
         # dh(t-1) = dgates(t) W_hh
-        self.product(self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False)
+        self.product(self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False, backwards)
 
 
 cdef class _GRU(_Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size) noexcept nogil:
+                   int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         cdef char* gates = self.gates + 3 * k
         cdef char* dh = self.dh + b
@@ -115,15 +118,15 @@ cdef class _GRU(_Loop):
             self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # dh(t-1) = z dh(t) + dhn W_hn + d[r z] W_h[rz]
-            self.product(self.w_n, dh, self.extra + k, H, m, j0, j1, True)
+            self.product(self.w_n, dh, self.extra + k, H, m, j0, j1, True, backwards)
         else:
             self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # drh = dn W_hn;  dh(t-1) = z dh(t) + r drh + d[r z] W_h[rz]
-            self.product(self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False)
+            self.product(self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False, backwards)
             self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
-        self.product(self.w, dh, gates, 3 * H, m, j0, j1, True)
+        self.product(self.w, dh, gates, 3 * H, m, j0, j1, True, backwards)
 
 
 def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):

@@ -65,9 +65,9 @@ cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_b
         if cell.packed[0] == NULL:
             # product (B,N) = a W'
             if half:
-                multiply(cell.w_n, product, cell.H, s.extra, cell.H, s.B, False)
+                multiply(cell.w_n, product, cell.H, s.extra, cell.H, s.B, False, False)
             else:
-                multiply(cell.w, product, cell.w.N, s.h_prev, s.ld_prev, s.B, False)
+                multiply(cell.w, product, cell.w.N, s.h_prev, s.ld_prev, s.B, False, False)
             cell.kernels.step_gates(s, kind, product)
         else:
             cell.kernels.step(s, kind, cell.packed[half], cut(cell.blocks[half], rank, size),

@@ -17,13 +17,16 @@ cdef class Matrix:
     cdef bint by_output
 
 
-cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
-                          bint add) noexcept nogil:
-    """c (m,N) = a (m,K) w, or c += with `add`; all of w's type. Row strides ldc, lda. Unpacked: for one thread."""
+cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m, bint add,
+                          bint backwards) noexcept nogil:
+    """
+    c (m,N) = a (m,K) w, or c += with `add`; all of w's type. Row strides ldc, lda. Unpacked: for one thread. Packed: from
+    the last columns on if `backwards`, see fastrnn.h.
+    """
     if w.scratch != NULL:
         multiply_unpacked(w, c, ldc, a, lda, m, 0, w.N, add, 0)
     elif w.kernels != NULL:
-        w.kernels.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add, 1, 0)
+        w.kernels.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add, 1, 0, backwards)
     elif w.itemsize == 4:
         gemm(False, w.by_output, m, w.N, w.K, <const float*>a, lda, <const float*>w.data, w.ld,
              <float>(1 if add else 0), <float*>c, ldc)
@@ -38,11 +41,11 @@ cdef enum:
 
 
 cdef inline void multiply_columns(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
-                                  Py_ssize_t n0, Py_ssize_t n1, bint add) noexcept nogil:
+                                  Py_ssize_t n0, Py_ssize_t n1, bint add, bint backwards) noexcept nogil:
     """The columns n0 <= n < n1 of c = a w, or c += with `add`; n0 a multiple of COLUMNS, w packed."""
     if n0 < n1:
         w.kernels.multiply(<char*>c + n0 * w.itemsize, ldc, a, lda, w.data + n0 * w.K * w.itemsize, m, w.K, n1 - n0,
-                           add, 1, 0)
+                           add, 1, 0, backwards)
 
 
 cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
@@ -59,7 +62,7 @@ cdef void* address(array) except? NULL
 cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t row, Py_ssize_t m, Py_ssize_t groups,
                                  Py_ssize_t distance) noexcept nogil:
     w.kernels.multiply(c + row * w.N * w.itemsize, w.N, a + row * w.K * w.itemsize, w.K, w.data, m, w.K, w.N, False,
-                       groups, distance)
+                       groups, distance, False)
 
 
 # A member's part of c = a w: of the rows if there are enough, else of the columns.

@@ -100,11 +100,11 @@ cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssi
                               cut(m, rank + 1, size) - row, 0, w.N, False, rank)
     elif size == 1 or m >= 16 * size:
         multiply(w, c + row * ldc * w.itemsize, ldc, a + row * lda * w.itemsize, lda, cut(m, rank + 1, size) - row,
-                 False)
+                 False, False)
     else:
         panels = (w.N + COLUMNS - 1) // COLUMNS
         multiply_columns(w, c, ldc, a, lda, m, cut(panels, rank, size) * COLUMNS,
-                         min(w.N, cut(panels, rank + 1, size) * COLUMNS), False)
+                         min(w.N, cut(panels, rank + 1, size) * COLUMNS), False, False)
 
 
 cdef class _Multiplication(Work):
@@ -116,7 +116,7 @@ cdef class _Multiplication(Work):
 
     cdef void part(self, int rank, int size) noexcept nogil:
         if self.add:  # alone
-            multiply(self.w, self.c, self.ldc, self.a, self.lda, self.m, True)
+            multiply(self.w, self.c, self.ldc, self.a, self.lda, self.m, True, False)
         else:
             multiply_part(self.w, self.c, self.ldc, self.a, self.lda, self.m, rank, size)
 

@@ -46,7 +46,7 @@ cdef class _Fed:
         s.h, s.h_prev, s.c, s.c_prev = self.h[1 - self.now], self.h[self.now], self.c, self.c
         s.gates, s.extra, s.bias = self.gates, self.extra, self.layer.cell.bias
         s.B, s.H, s.ldh, s.ld_prev = self.B, self.layer.cell.H, self.layer.cell.H, self.layer.cell.H
-        multiply(self.layer.w_ih, self.gates, self.layer.w_ih.N, x, self.layer.w_ih.K, self.B, False)
+        multiply(self.layer.w_ih, self.gates, self.layer.w_ih.N, x, self.layer.w_ih.K, self.B, False, False)
         advance(self.layer.cell, &s, <char*>self.product, 0, 1, NULL, self.now)
         self.now = 1 - self.now
         return s.h

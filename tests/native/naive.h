@@ -147,7 +147,9 @@ static void naive_pack(double *packed, const double *w, ptrdiff_t column, ptrdif
 }
 
 static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *packed,
-                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance) {
+                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance,
+                           int backwards) {
+    (void)backwards;
     for (ptrdiff_t i = 0; i < groups * M; i++)
         for (ptrdiff_t j = 0; j < N; j++) {
             const ptrdiff_t m = i / M * distance + i % M;
