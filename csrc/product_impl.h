@@ -30,6 +30,7 @@
 #define MAX_ROWS 8
 #define FEW_ROWS 8
 #define PACKED_AT_ONCE 64
+#define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
 #define ROWS_OF_SUMS 64
 #define LINE (64 / (ptrdiff_t)sizeof(REAL))
 #define SUMS_ROW (4 * VL)
@@ -208,6 +209,7 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
                 const REAL *from = w + j * column;
                 REAL *to = packed + FR(vector_at)(v, NV, K);
                 if (column == 1) {
+                    PREFETCH(from + (k0 + ROWS_AHEAD) * step);
                     FR(store)(to + k0 * ldw, FR(load)(from + k0 * step, n), VL);
                 } else if (step == 1 && n == VL) {
                     const REAL *columns[VL];
@@ -445,6 +447,7 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef TILES
 #undef PAIR
 #undef LINE
+#undef ROWS_AHEAD
 #undef FEW_ROWS
 #undef PREFETCH
 #undef WEIGHTS
