@@ -128,7 +128,8 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
         FR(tile)(c, ldc, at, lanes, a, lda, 1, w, ldw, GIVEN(half, NV), K, add, before, soon, pace, ROWS(R, NV), NV);  \
     }                                                                                                                  \
     static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
-                                     ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t half, ptrdiff_t K, int add) {\
+                                     ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t half, ptrdiff_t K,         \
+                                     int add) {                                                                        \
         FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, GIVEN(half, NV), K, add, NULL, b, 0, ROWS(R, NV), NV);          \
     }
 #define PAIR(NV)                                                                                                       \

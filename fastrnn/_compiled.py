@@ -94,12 +94,11 @@ class _Gradients:
 
     def __init__(self, products, plan: Plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need: frozenset[str]):
         self.products, self.plan, self.x_rows, self.both, self.h0, self.w_ih = products, plan, x_rows, both, h0, w_ih
-        self.biases = b_ih, b_hh
         self.dx = empty(x_rows.shape, x_rows.dtype) if "x" in need else None
         self.weights = bool(need & WEIGHTS)
         if self.weights:
             self.dw_ih, self.dw_hh = empty(w_ih.shape, w_ih.dtype), empty(w_hh.shape, w_hh.dtype)
-            self.db_ih, self.db_hh = (None if b is None else np.empty(b.shape, b.dtype) for b in self.biases)
+            self.db_ih, self.db_hh = (None if b is None else np.empty(b.shape, b.dtype) for b in (b_ih, b_hh))
         self.add = False
 
     def of_segment(self, s0: int, s1: int, rows: slice, dgates: np.ndarray, hidden: list | None = None) -> None:

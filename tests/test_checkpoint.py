@@ -5,17 +5,21 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import _sharing
 from fastrnn._core import plan
 
 
 @pytest.mark.parametrize("members", [1, 2])
 @pytest.mark.parametrize("steps", [1, 7, 64, 1000])
 @pytest.mark.parametrize("batch", [1, 5, 300])
-def test_same_bits(compiled, variant, ragged, reverse, batch, steps, members):
+def test_same_bits(compiled, variant, ragged, reverse, batch, steps, members, monkeypatch):
+    monkeypatch.setattr(_sharing, "LEAST", 1)  # else nothing here would be large enough to be shared
+    monkeypatch.setattr(_sharing, "CPUS", 2)
     T = 9 if batch == 300 else 290 if batch == 1 else 120
     lengths = [283] if ragged and batch == 1 else ragged or None
     problem = helpers.make(variant, T, batch, 3, 11, np.float32, seed=steps, lengths=lengths, reverse=reverse)
     with compiled.active(members):
+        assert _sharing.independent(1000, 4).members == members
         expected, cache = helpers.forward(problem)
         expected |= helpers.backward(problem, cache)
         outputs, cache = helpers.forward(problem, checkpoint=steps)
