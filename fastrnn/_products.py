@@ -1,4 +1,4 @@
-"""Matrix products: who computes them, on which of the two ways, and on how many threads.
+"""Matrix products: who computes them, on which of the three ways, and on how many threads.
 
 NumPy brings a BLAS of its own. With both at work in turn, the idle threads of one spin on the cores that the other
 needs: a training step of the demo's quick model took 16 ms on two cores that way and 4.4 ms with SciPy's alone. So
@@ -17,22 +17,32 @@ from fastrnn._blas_threads import product_of, step_products_of
 from fastrnn._core.blas import matmul_into
 from fastrnn._core.cell import Cell
 from fastrnn._core.matrix import Matrix, multiply_into, outer_into, sum_rows_into
-from fastrnn._core.memory import empty
 from fastrnn._sharing import ALONE, Sharing
-
-
-def product(a: np.ndarray, b: np.ndarray, trans_a: bool = False, trans_b: bool = False) -> np.ndarray:
-    """op(A) op(B) of two matrices whose rows are each contiguous, in a new array."""
-    if _settings.engine() == "reference":
-        return (a.T if trans_a else a) @ (b.T if trans_b else b)
-    c = empty((a.shape[trans_a], b.shape[1 - trans_b]), a.dtype)
-    _blas(c, a, b, trans_a, trans_b)
-    return c
 
 
 def _blas(c, a, b, trans_a=False, trans_b=False, add=False) -> None:
     with product_of(c.size * a.shape[1 - trans_a]):
         matmul_into(c, a, b, trans_a, trans_b, add)
+
+
+class NumPyProducts:
+    """Those of the `reference` engine that a layer without a recurrence has."""
+
+    def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
+        """Out (m,n) = a (m,k) W'."""
+        np.matmul(a, w.T, out)
+
+    def backward(self, out: np.ndarray, d: np.ndarray, w: np.ndarray) -> None:
+        """Out (m,k) = d (m,n) W."""
+        np.matmul(d, w, out)
+
+    def weight_gradient(self, out: np.ndarray, d: np.ndarray, rows: np.ndarray, blocks: np.ndarray, add: bool) -> None:
+        """Out += d (m,n) transposed times rows (m,k)."""
+        out += d.T @ rows
+
+    def bias_gradient(self, out: np.ndarray, d: np.ndarray, blocks: np.ndarray, add: bool) -> None:
+        """Out += the sum over the rows of d."""
+        out += d.sum(axis=0)
 
 
 class BlasProducts:
@@ -150,3 +160,9 @@ class NativeProducts(BlasProducts):
         """Out = d (m,n) transposed times rows (m,k), or += with `add`, of each of these blocks of rows in turn."""
         sharing = _sharing.independent(d.size * rows.shape[1], d.shape[1] // _sharing.ROWS)
         outer_into(self.isa, out, d, rows, blocks, add, sharing.members, sharing.patience)
+
+
+def products() -> NumPyProducts | BlasProducts:
+    """Those of the engine that runs."""
+    engine, isa = _settings.resolve()
+    return NativeProducts(isa) if engine == "native" else BlasProducts() if engine == "blas" else NumPyProducts()

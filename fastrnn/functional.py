@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fastrnn import _check, _compiled, _settings, reference
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
-from fastrnn._products import BlasProducts, NativeProducts
+from fastrnn._products import products
 
 __all__ = [
     "GRUGrads",
@@ -27,12 +27,6 @@ __all__ = [
     "rnn_backward",
     "rnn_forward",
 ]
-
-
-def _engine() -> tuple[BlasProducts, str]:
-    """The products to run on, and the instruction set."""
-    isa = _settings.isa()
-    return (BlasProducts() if _settings.engine() == "blas" else NativeProducts(isa)), isa
 
 
 def rnn_forward(
@@ -100,7 +94,7 @@ def rnn_forward(
         )
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
     inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.rnn_forward(inputs, *_engine(), nonlinearity, bool(reverse), bool(save))
+    return _compiled.rnn_forward(inputs, products(), _settings.isa(), nonlinearity, bool(reverse), bool(save))
 
 
 def lstm_forward(
@@ -169,7 +163,7 @@ def lstm_forward(
     if _settings.engine() == "reference":
         return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save)
     inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.lstm_forward(inputs, *_engine(), bool(reverse), bool(save), checkpoint)
+    return _compiled.lstm_forward(inputs, products(), _settings.isa(), bool(reverse), bool(save), checkpoint)
 
 
 def gru_forward(
@@ -242,7 +236,9 @@ def gru_forward(
             x, h0, w_ih, w_hh, b_ih, b_hh, reset_after=reset_after, lengths=lengths, reverse=reverse, save=save
         )
     inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
-    return _compiled.gru_forward(inputs, *_engine(), bool(reset_after), bool(reverse), bool(save), checkpoint)
+    return _compiled.gru_forward(
+        inputs, products(), _settings.isa(), bool(reset_after), bool(reverse), bool(save), checkpoint
+    )
 
 
 def _only(asked: frozenset[str], grads: Any) -> Any:

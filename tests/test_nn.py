@@ -22,7 +22,7 @@ def numeric_gradient(loss, value, eps=1e-6):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("engine", ["native", "blas", "reference"])
 def test_linear(bias, engine):
     rng = np.random.default_rng(0)
     layer = nn.Linear(3, 4, bias, dtype=np.float64, rng=1)

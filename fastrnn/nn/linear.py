@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _check
-from fastrnn._products import product
+from fastrnn._core.memory import empty
+from fastrnn._products import products
 from fastrnn.module import Module, float_dtype
 
 
@@ -60,7 +61,8 @@ class Linear(Module):
         x = _check.float_array("x", x, self.dtype, "the layer")
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: shape {x.shape}, expected (..., {self.in_features})")
-        y = product(_rows(x), self.weight, trans_b=True).reshape(*x.shape[:-1], self.out_features)
+        y = empty((*x.shape[:-1], self.out_features), self.dtype)
+        products().forward(_rows(y), _rows(x), self.weight)
         if "bias" in self.params:
             y += self.bias
         return y, x
@@ -69,11 +71,14 @@ class Linear(Module):
         """Add into `grads`; return the gradient with respect to `x`."""
         shape = (*cache.shape[:-1], self.out_features)
         dy = _check.shaped("dy", dy, self.dtype, "that of y", shape, "the layer")
-        rows = _rows(dy)
-        self.grads["weight"] += product(rows, _rows(cache), trans_a=True)
+        rows, run = _rows(dy), products()
+        block = np.array([[0, len(rows)]], dtype=np.intp)
+        run.weight_gradient(self.grads["weight"], rows, _rows(cache), block, True)
         if "bias" in self.params:
-            self.grads["bias"] += rows.sum(axis=0)
-        return product(rows, self.weight).reshape(cache.shape)
+            run.bias_gradient(self.grads["bias"], rows, block, True)
+        dx = empty(cache.shape, self.dtype)
+        run.backward(_rows(dx), rows, self.weight)
+        return dx
 
 
 def _rows(a: np.ndarray) -> np.ndarray:
