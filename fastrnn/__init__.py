@@ -14,6 +14,7 @@ from fastrnn._core.memory import Workspace
 from fastrnn._settings import config_context, get_config, get_num_threads, set_num_threads, show_config
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.module import Module
+from fastrnn.variants import Variant
 
 __version__ = "0.1.0"
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Module",
+    "Variant",
     "Workspace",
     "config_context",
     "data",

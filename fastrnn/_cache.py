@@ -8,7 +8,10 @@ import numpy as np
 
 
 class RNNGrads(NamedTuple):
-    """Gradients of `rnn_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+    """Gradients of `rnn_forward`'s arguments, each of its argument's shape; a bias that was None has None.
+
+    `variant` has those of the arrays of a `Variant`, by name; it is None where there was none.
+    """
 
     x: np.ndarray
     h0: np.ndarray
@@ -16,10 +19,14 @@ class RNNGrads(NamedTuple):
     w_hh: np.ndarray
     b_ih: np.ndarray | None
     b_hh: np.ndarray | None
+    variant: dict[str, np.ndarray] | None = None
 
 
 class LSTMGrads(NamedTuple):
-    """Gradients of `lstm_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+    """Gradients of `lstm_forward`'s arguments, each of its argument's shape; a bias that was None has None.
+
+    `variant` has those of the arrays of a `Variant`, by name; it is None where there was none.
+    """
 
     x: np.ndarray
     h0: np.ndarray
@@ -28,10 +35,14 @@ class LSTMGrads(NamedTuple):
     w_hh: np.ndarray
     b_ih: np.ndarray | None
     b_hh: np.ndarray | None
+    variant: dict[str, np.ndarray] | None = None
 
 
 class GRUGrads(NamedTuple):
-    """Gradients of `gru_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+    """Gradients of `gru_forward`'s arguments, each of its argument's shape; a bias that was None has None.
+
+    `variant` has those of the arrays of a `Variant`, by name; it is None where there was none.
+    """
 
     x: np.ndarray
     h0: np.ndarray
@@ -39,6 +50,7 @@ class GRUGrads(NamedTuple):
     w_hh: np.ndarray
     b_ih: np.ndarray | None
     b_hh: np.ndarray | None
+    variant: dict[str, np.ndarray] | None = None
 
 
 class Cache:
@@ -71,3 +83,13 @@ class Cache:
         if kept is None:
             raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
         return kept
+
+
+class VariantCache(Cache):
+    """That of a call with a `Variant`; `c_width` is the width of an LSTM's c, which a projected h has not."""
+
+    __slots__ = ("c_width",)
+
+    def __init__(self, cell: str, engine: str, y: np.ndarray, c_width: int, *kept: Any):
+        super().__init__(cell, engine, y, *kept)
+        self.c_width = c_width

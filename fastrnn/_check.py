@@ -85,18 +85,31 @@ def indices(name: str, value: Any, count: int) -> np.ndarray:
 
 
 def sequence_inputs(
-    cell: str, x: Any, states: dict[str, Any], w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, lengths: Any
+    cell: str,
+    x: Any,
+    states: dict[str, Any],
+    w_ih: Any,
+    w_hh: Any,
+    b_ih: Any,
+    b_hh: Any,
+    lengths: Any,
+    projected: bool = False,
 ) -> Inputs:
-    """Check the arguments of `<cell>_forward`. `states` maps h0 (and c0) to what was passed; None becomes zeros."""
+    """
+    Check the arguments of `<cell>_forward`. `states` maps h0 (and c0) to what was passed; None becomes zeros.
+
+    Where h is projected it has P units, the columns of w_hh, while there are still G*H rows.
+    """
     x = float_array("x", x)
     if x.ndim != 3:
         raise ValueError(f"x: shape {x.shape}, expected 3 dimensions (T, B, I)")
     T, B, I = x.shape
     gates = GATES[cell]
     w_hh = float_array("w_hh", w_hh, x.dtype)
-    if w_hh.ndim != 2 or w_hh.shape[1] < 1 or w_hh.shape[0] != gates * w_hh.shape[1]:
-        raise ValueError(f"w_hh: shape {w_hh.shape}, expected ({gates if gates > 1 else ''}H, H) with H >= 1")
-    H = w_hh.shape[1]
+    H, P = (len(w_hh) // gates, w_hh.shape[1]) if w_hh.ndim == 2 else (0, 0)
+    if H < 1 or P < 1 or len(w_hh) != gates * H or (P != H and not projected):
+        columns = "P" if projected else "H"
+        raise ValueError(f"w_hh: shape {w_hh.shape}, expected ({gates if gates > 1 else ''}H, {columns}) with H >= 1")
     for name, size in (("T*B", T * B), ("I", I), (f"{gates}*H", gates * H)):
         if size > MAX_DIMENSION:
             raise ValueError(f"x, w_hh: {name} = {size}, expected at most {MAX_DIMENSION}")
@@ -106,8 +119,10 @@ def sequence_inputs(
         for name, b in (("b_ih", b_ih), ("b_hh", b_hh))
     )
     checked_states = tuple(
-        np.zeros((B, H), x.dtype) if state is None else shaped(name, state, x.dtype, "(B, H)", (B, H))
-        for name, state in states.items()
+        np.zeros((B, width), x.dtype) if state is None else shaped(name, state, x.dtype, axes, (B, width))
+        for (name, state), (axes, width) in zip(
+            states.items(), ((f"(B, {'P' if projected else 'H'})", P), ("(B, H)", H)), strict=False
+        )
     )
     return Inputs(x, checked_states, w_ih, w_hh, *biases, lengths_array(lengths, T, B))
 
@@ -127,11 +142,10 @@ def output_gradients(
         cache.take()
     y = cache.y
     dy = np.zeros(y.shape, y.dtype) if dy is None else shaped("dy", dy, y.dtype, "(T, B, H)", y.shape, like="y")
+    states = (y.shape[1:], (y.shape[1], getattr(cache, "c_width", y.shape[2])))
     return dy, tuple(
-        np.zeros(y.shape[1:], y.dtype)
-        if d is None
-        else np.array(shaped(name, d, y.dtype, "(B, H)", y.shape[1:], like="y"))
-        for name, d in dstates.items()
+        np.zeros(shape, y.dtype) if d is None else np.array(shaped(name, d, y.dtype, "(B, H)", shape, like="y"))
+        for (name, d), shape in zip(dstates.items(), states, strict=False)
     )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _check, _compiled, _settings, reference
+from fastrnn import _check, _compiled, _settings, reference, variants
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
 from fastrnn._products import products
+from fastrnn.variants import Variant
 
 __all__ = [
     "GRUGrads",
@@ -42,6 +43,7 @@ def rnn_forward(
     reverse: bool = False,
     save: bool = True,
     checkpoint: int | None = None,
+    variant: Variant | None = None,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
     """
     Run a plain RNN over sequences: ``h(t) = act(W_ih x(t) + b_ih + W_hh h(t-1) + b_hh)``.
@@ -68,6 +70,9 @@ def rnn_forward(
         itself.
     checkpoint : int, optional
         Changes nothing: an RNN keeps no more than `y` anyway.
+    variant : fastrnn.Variant, optional
+        What to do besides or instead of the plain cell's steps: activations, clip, layer normalisation, zoneout,
+        dropout. Not together with `checkpoint`.
 
     Returns
     -------
@@ -88,12 +93,24 @@ def rnn_forward(
     Equation: Elman 1990, with the two biases of `torch.nn.RNN`.
     """
     _check.checkpoint_steps(checkpoint)
-    if _settings.engine() == "reference":
+    if _settings.engine() == "reference" or variant is not None:
         return reference.rnn_forward(
-            x, h0, w_ih, w_hh, b_ih, b_hh, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse, save=save
+            x,
+            h0,
+            w_ih,
+            w_hh,
+            b_ih,
+            b_hh,
+            nonlinearity=nonlinearity,
+            lengths=lengths,
+            reverse=reverse,
+            save=save,
+            variant=variant,
         )
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-    inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
+    inputs = _check.sequence_inputs(
+        "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
+    )
     return _compiled.rnn_forward(inputs, products(), _settings.isa(), nonlinearity, bool(reverse), bool(save))
 
 
@@ -110,6 +127,7 @@ def lstm_forward(
     reverse: bool = False,
     save: bool = True,
     checkpoint: int | None = None,
+    variant: Variant | None = None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cache | None]:
     """
     Run an LSTM over sequences.
@@ -139,6 +157,9 @@ def lstm_forward(
         Keep no gates, and c only before every so many steps (rounded up to full blocks of sums over steps, about 256
         rows); `lstm_backward` runs these steps forward again before it runs them back. The same gradients to the bit
         for less memory: besides `y`, 5 numbers for each element of that many steps. The `reference` engine keeps all.
+    variant : fastrnn.Variant, optional
+        What to do besides or instead of the plain cell's steps: activations, clip, layer normalisation, zoneout,
+        dropout, peepholes, coupled gates, projection. Not together with `checkpoint`.
 
     Returns
     -------
@@ -160,9 +181,13 @@ def lstm_forward(
     Equations: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`.
     """
     checkpoint = _check.checkpoint_steps(checkpoint)
-    if _settings.engine() == "reference":
-        return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save)
-    inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths)
+    if _settings.engine() == "reference" or variant is not None:
+        return reference.lstm_forward(
+            x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save, variant=variant
+        )
+    inputs = _check.sequence_inputs(
+        "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
+    )
     return _compiled.lstm_forward(inputs, products(), _settings.isa(), bool(reverse), bool(save), checkpoint)
 
 
@@ -179,6 +204,7 @@ def gru_forward(
     reverse: bool = False,
     save: bool = True,
     checkpoint: int | None = None,
+    variant: Variant | None = None,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
     """
     Run a GRU over sequences.
@@ -211,6 +237,9 @@ def gru_forward(
         Keep `y` alone; `gru_backward` runs so many steps at a time (rounded up to full blocks of sums over steps, about
         256 rows) forward again before it runs them back. The same gradients to the bit for less memory: besides `y`,
         4 numbers for each element of that many steps. The `reference` engine keeps all.
+    variant : fastrnn.Variant, optional
+        What to do besides or instead of the plain cell's steps: activations, clip, layer normalisation, zoneout,
+        dropout. Not together with `checkpoint`.
 
     Returns
     -------
@@ -231,11 +260,23 @@ def gru_forward(
     Equations: Cho et al. 2014 for the reset before the product; `torch.nn.GRU` for the reset after it.
     """
     checkpoint = _check.checkpoint_steps(checkpoint)
-    if _settings.engine() == "reference":
+    if _settings.engine() == "reference" or variant is not None:
         return reference.gru_forward(
-            x, h0, w_ih, w_hh, b_ih, b_hh, reset_after=reset_after, lengths=lengths, reverse=reverse, save=save
+            x,
+            h0,
+            w_ih,
+            w_hh,
+            b_ih,
+            b_hh,
+            reset_after=reset_after,
+            lengths=lengths,
+            reverse=reverse,
+            save=save,
+            variant=variant,
         )
-    inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths)
+    inputs = _check.sequence_inputs(
+        "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
+    )
     return _compiled.gru_forward(
         inputs, products(), _settings.isa(), bool(reset_after), bool(reverse), bool(save), checkpoint
     )

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _check
-from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+from fastrnn import _check, reference_variants, variants
+from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads, VariantCache
 
 __all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
 
@@ -83,14 +83,21 @@ def rnn_forward(
     reverse=False,
     save=True,
     checkpoint=None,
+    variant=None,
 ):
     """See `fastrnn.functional.rnn_forward`. All is kept, whatever `checkpoint` says."""
     _check.checkpoint_steps(checkpoint)
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = _check.sequence_inputs(
-        "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths
+    inputs = _check.sequence_inputs(
+        "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
     )
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = inputs
     walk = Walk(len(x), lengths, reverse)
+    if variant is not None:
+        y, (h_n,), _, cache = reference_variants.forward(
+            "rnn", inputs, variant, walk, nonlinearity=nonlinearity, save=save
+        )
+        return y, h_n, cache
     x = walk.without_padding(x)
     h = h0.copy()
     y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
@@ -108,6 +115,8 @@ def rnn_forward(
 def rnn_backward(cache, dy, dh_n=None):
     """See `fastrnn.functional.rnn_backward`."""
     dy, (dh,) = _check.output_gradients("rnn", "reference", cache, dy, {"dh_n": dh_n})
+    if isinstance(cache, VariantCache):
+        return reference_variants.backward("rnn", cache.take(), dy, (dh,))
     walk, x, steps, w_ih, w_hh, b_ih, b_hh, nonlinearity = cache.take()
     dy = walk.without_padding(dy)
     dx, dw_ih, dw_hh, db = (np.zeros(shape, x.dtype) for shape in (x.shape, w_ih.shape, w_hh.shape, len(w_hh)))
@@ -146,14 +155,30 @@ def lstm_step_backward(dh_next, dc_next, c, c_next, gates):
 
 
 def lstm_forward(
-    x, h0, c0, w_ih, w_hh, b_ih=None, b_hh=None, *, lengths=None, reverse=False, save=True, checkpoint=None
+    x,
+    h0,
+    c0,
+    w_ih,
+    w_hh,
+    b_ih=None,
+    b_hh=None,
+    *,
+    lengths=None,
+    reverse=False,
+    save=True,
+    checkpoint=None,
+    variant=None,
 ):
     """See `fastrnn.functional.lstm_forward`. All is kept, whatever `checkpoint` says."""
     _check.checkpoint_steps(checkpoint)
-    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, lengths = _check.sequence_inputs(
-        "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths
+    inputs = _check.sequence_inputs(
+        "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
     )
+    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, lengths = inputs
     walk = Walk(len(x), lengths, reverse)
+    if variant is not None:
+        y, (h_n, c_n), _, cache = reference_variants.forward("lstm", inputs, variant, walk, save=save)
+        return y, h_n, c_n, cache
     x = walk.without_padding(x)
     h, c = h0.copy(), c0.copy()
     y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
@@ -171,6 +196,8 @@ def lstm_forward(
 def lstm_backward(cache, dy, dh_n=None, dc_n=None):
     """See `fastrnn.functional.lstm_backward`."""
     dy, (dh, dc) = _check.output_gradients("lstm", "reference", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    if isinstance(cache, VariantCache):
+        return reference_variants.backward("lstm", cache.take(), dy, (dh, dc))
     walk, x, steps, w_ih, w_hh, b_ih, b_hh = cache.take()
     dy = walk.without_padding(dy)
     dx, dw_ih, dw_hh, db = (np.zeros(shape, x.dtype) for shape in (x.shape, w_ih.shape, w_hh.shape, len(w_hh)))
@@ -243,13 +270,20 @@ def gru_forward(
     reverse=False,
     save=True,
     checkpoint=None,
+    variant=None,
 ):
     """See `fastrnn.functional.gru_forward`. All is kept, whatever `checkpoint` says."""
     _check.checkpoint_steps(checkpoint)
-    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = _check.sequence_inputs(
-        "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths
+    inputs = _check.sequence_inputs(
+        "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
     )
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = inputs
     walk = Walk(len(x), lengths, reverse)
+    if variant is not None:
+        y, (h_n,), _, cache = reference_variants.forward(
+            "gru", inputs, variant, walk, reset_after=reset_after, save=save
+        )
+        return y, h_n, cache
     x = walk.without_padding(x)
     h = h0.copy()
     y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
@@ -267,6 +301,8 @@ def gru_forward(
 def gru_backward(cache, dy, dh_n=None):
     """See `fastrnn.functional.gru_backward`."""
     dy, (dh,) = _check.output_gradients("gru", "reference", cache, dy, {"dh_n": dh_n})
+    if isinstance(cache, VariantCache):
+        return reference_variants.backward("gru", cache.take(), dy, (dh,))
     walk, x, steps, w_ih, w_hh, b_ih, b_hh, reset_after = cache.take()
     dy = walk.without_padding(dy)
     H = w_hh.shape[1]

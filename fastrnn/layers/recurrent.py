@@ -345,7 +345,8 @@ class RecurrentLayer(Module):
                 grads = backward(cells[k][direction], d[:, :, direction * H : (direction + 1) * H], *end, need=wanted)
                 dx = grads.x if dx is None else dx + grads.x
                 dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
-                for name, grad in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), grads[-4:], strict=True):
+                of_weights = grads.w_ih, grads.w_hh, grads.b_ih, grads.b_hh
+                for name, grad in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), of_weights, strict=True):
                     if grad is not None:
                         self.grads[name + suffix] += grad
             d = dx if cache.masks[k] is None else dx * cache.masks[k]
