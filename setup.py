@@ -20,6 +20,7 @@ def extension(name, sources=()):
         include_dirs=["csrc"],
         depends=glob("csrc/*.h"),
         extra_compile_args=FLAGS,
+        libraries=[] if sys.platform == "win32" else ["m"],
         extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     )
 
@@ -36,6 +37,7 @@ setup(
             extension("plan"),
             extension("probe"),
             extension("stack"),
+            extension("staged"),
             extension("stream"),
             extension("team", ["csrc/team.c"]),
         ],

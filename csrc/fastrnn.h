@@ -38,6 +38,50 @@ typedef struct {
     int save;
 } fr_step;
 
+/* The activations of a variant, in ONNX's terms. */
+enum {
+    FR_SIGMOID, FR_TANH, FR_RELU, FR_AFFINE, FR_LEAKY_RELU, FR_THRESHOLDED_RELU, FR_SCALED_TANH, FR_HARD_SIGMOID, FR_ELU,
+    FR_SOFTSIGN, FR_SOFTPLUS
+};
+
+/* What differs from the plain cell, the same at all steps. Arrays are NULL where there is none. */
+typedef struct {
+    int act[3];             /* as Variant.activations orders them */
+    double alpha[3], beta[3];
+    double clip;            /* infinity for none */
+    double epsilon;
+    int coupled, normalises_c;
+    const void *peepholes;  /* (3H): i f o */
+    const void *norm_c, *norm_c_bias; /* (H) */
+} fr_variant;
+
+/* One step of B sequences of a variant, see stage_impl.h. The product has been made, and normalised where it is.
+ * What only backward needs is NULL where nothing is saved: slopes, outer_slope, normal, scale.
+ *
+ * stage                                              stage_back
+ * gates (B,G*H)   in: x's part; out: activated       in: that; out: dpre
+ * slopes (B,G*H)  out                                in
+ * product (B,N)   in: N is G*H, for FR_GRU_RESET     FR_GRU_RESET: in: drh (B,H); out: r drh
+ *                 2H, for FR_GRU_UPDATE H
+ * h (B,H), ldh    out, before projection and zoneout -
+ * dh (B,H)        -                                  in: d of h as above; GRUs: out: z dh
+ * c, c_prev (B,H) out: before zoneout; in            c_prev in
+ * dc (B,H)        -                                  in: d of c as above; out: what comes to c_prev by the gates
+ * outer           out: act_h of c (B,H)              in; scratch with normalises_c
+ * outer_slope     out (B,H)                          in; out: d of what goes into act_h
+ * normal, scale   out: (B,H), (B)                    in
+ * extra (B,H)     FR_GRU out: h W_hn' + b_hn;        FR_GRU in
+ *                 FR_GRU_RESET out: r h_in
+ * h_prev, ld_prev FR_GRU, FR_GRU_UPDATE in           the same
+ * h_in, ld_in     FR_GRU_RESET in                    the same
+ * drecurrent      -                                  GRUs out: dpre of the product (B,N)
+ */
+typedef struct {
+    void *gates, *slopes, *product, *h, *c, *outer, *outer_slope, *normal, *scale, *extra, *dh, *dc, *drecurrent;
+    const void *h_prev, *h_in, *c_prev, *bias; /* bias as for fr_step */
+    ptrdiff_t ldh, ld_prev, ld_in, B, H;
+} fr_stage;
+
 /* One table of functions for each float type; the same list serves both. */
 #define FR_DECLARE_KERNELS(NAME, REAL)                                                                                 \
     typedef struct {                                                                                                   \
@@ -90,7 +134,27 @@ typedef struct {
                       ptrdiff_t N, ptrdiff_t K, int add, REAL *scratch);                                               \
         /* y (N) = the sum over the rows of a (K,N), row stride lda, or y += with `add`. */                            \
         void (*sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N, int add);                    \
-        /* y (n) = sigmoid(x) or tanh(x), for `which` = 0 or 1: the activations, open to tests. */                     \
+        /* The variants' stages. A step of `cell`, forward and backward. */                                              \
+        void (*stage)(const fr_stage *s, const fr_variant *v, int cell);                                               \
+        void (*stage_back)(const fr_stage *s, const fr_variant *v, int cell);                                          \
+        /* y (B,N) <- gain (N) times each row at mean 0 and variance 1, plus bias (N); either may be NULL. normal (B,N) \
+         * and scale (B), if any, get the row before the gain, and 1 / its deviation. */                               \
+        void (*norm_rows)(REAL *y, REAL *normal, REAL *scale, const REAL *gain, const REAL *bias, ptrdiff_t B,         \
+                          ptrdiff_t N, double epsilon);                                                                \
+        /* dx (B,N), which may be d, from the gradient d of the result. */                                             \
+        void (*norm_back)(REAL *dx, const REAL *d, const REAL *normal, const REAL *scale, const REAL *gain,            \
+                          ptrdiff_t B, ptrdiff_t N);                                                                   \
+        /* y (B,N) <- keep before + (1 - keep) y; keep (B,N), or NULL for `always`. */                                 \
+        void (*zone_out)(REAL *y, ptrdiff_t ldy, const REAL *before, ptrdiff_t ldb, const REAL *keep, double always,   \
+                         ptrdiff_t B, ptrdiff_t N);                                                                    \
+        /* past (B,N) = keep d; d <- (1 - keep) d. */                                                                  \
+        void (*zone_back)(REAL *past, REAL *d, const REAL *keep, double always, ptrdiff_t B, ptrdiff_t N);             \
+        /* y (B,N) = x mask, or y += with `add`; mask (B,N), or NULL for 1; row stride ldx. */                         \
+        void (*times)(REAL *y, const REAL *x, ptrdiff_t ldx, const REAL *mask, ptrdiff_t B, ptrdiff_t N, int add);     \
+        /* y (N) = the sum over K rows of a b, or y += with `add`; row strides lda, ldb. */                            \
+        void (*sum_products)(REAL *y, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K,         \
+                             ptrdiff_t N, int add);                                                                    \
+        /* y (n) = sigmoid(x), tanh(x) or exp(x)-1, for `which` = 0, 1 or 2: open to tests. */                     \
         void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
     } NAME
 

@@ -41,6 +41,7 @@
 #include "product_impl.h"
 #include "step_impl.h"
 #include "back_impl.h"
+#include "stage_impl.h"
 #include "probe_impl.h"
 #include "isa_end.h"
 
@@ -60,6 +61,7 @@
 #include "product_impl.h"
 #include "step_impl.h"
 #include "back_impl.h"
+#include "stage_impl.h"
 #include "isa_end.h"
 
 #define FR_KERNELS(T)                                                                                                  \
@@ -68,7 +70,9 @@
         .step_gates = step_gates##T, .rnn_dgates = rnn_dgates##T, .lstm_dgates = lstm_dgates##T,                       \
         .gru_dgates = gru_dgates##T, .gru_dupdate = gru_dupdate##T, .gru_dreset = gru_dreset##T,                       \
         .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T, .multiply = multiply##T,              \
-        .multiply_once = multiply_once##T, .outer_size = outer_size##T, .outer = outer##T, .sum_rows = sum_rows##T     \
+        .multiply_once = multiply_once##T, .outer_size = outer_size##T, .outer = outer##T, .sum_rows = sum_rows##T,    \
+        .stage = stage##T, .stage_back = stage_back##T, .norm_rows = norm_rows##T, .norm_back = norm_back##T,          \
+        .zone_out = zone_out##T, .zone_back = zone_back##T, .times = times##T, .sum_products = sum_products##T         \
     }
 
 static const fr_table table = {.name = FR_TEXT(FR_NAME), .f32 = FR_KERNELS(_f32), .f64 = FR_KERNELS(_f64),

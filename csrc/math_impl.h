@@ -1,6 +1,6 @@
-/* sigmoid and tanh of a vector.
+/* sigmoid, tanh and expm1 of a vector.
  *
- * Both stand on expm1: x = n ln2 + r with |r| <= ln2/2 (Cody and Waite: n*ln2 is taken off in two pieces), p =
+ * All stand on expm1: x = n ln2 + r with |r| <= ln2/2 (Cody and Waite: n*ln2 is taken off in two pieces), p =
  * exp(r) - 1 from a polynomial whose leading term is r itself, so that p keeps its relative accuracy near 0. Then
  *     sigmoid(x) = 1 / (1 + exp(-x))  with  exp(x) = 2^n + 2^n p
  *     tanh(x)    = m / (m + 2)  with  m = exp(2x) - 1 = 2^n p + (2^n - 1)
@@ -86,11 +86,23 @@ static FR_INLINE vec FR(vtanh)(vec x) {
     return FR(from_bits)(FR(bits)(m / (m + (REAL)2)) ^ sign);
 }
 
+/* exp(x) - 1; within 2 ulp down to where it is -1. */
+static FR_INLINE vec FR(vexpm1)(vec x) {
+    x = FR(vmax)(FR(vmin)(x, (REAL)EXP_MAX), (REAL)EXP_MIN); /* A */
+    vec shifted = x * LOG2_E + ROUND;
+    vec n = shifted - ROUND;
+    vec r = x - n * LN2_HIGH;
+    r = r - n * LN2_LOW;
+    vec power = FR(from_bits)(FR(bits)(shifted) << MANTISSA);
+    vec p = (r * r) * FR(tail)(r) + r;
+    return power * p + (power - (REAL)1);
+}
+
 static void FR(activate)(REAL *y, const REAL *x, ptrdiff_t n, int which) {
     for (ptrdiff_t j = 0; j < n; j += VL) {
         ptrdiff_t lanes = n - j < VL ? n - j : VL;
         vec v = FR(load)(x + j, lanes);
-        v = which == 0 ? FR(vsigmoid)(v) : FR(vtanh)(v);
+        v = which == 0 ? FR(vsigmoid)(v) : which == 1 ? FR(vtanh)(v) : FR(vexpm1)(v);
         FR(store)(y + j, v, lanes);
     }
 }

@@ -176,8 +176,10 @@ def positive_int(name: str, value: Any) -> int:
     return number
 
 
-def checkpoint_steps(value: Any) -> int | None:
+def checkpoint_steps(value: Any, variant: Any = None) -> int | None:
     """`value` as a number of steps, or None."""
+    if value is not None and variant is not None:
+        raise ValueError(f"checkpoint: {value!r}, not together with a variant, whose steps are all kept")
     return None if value is None else positive_int("checkpoint", value)
 
 

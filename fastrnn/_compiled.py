@@ -23,7 +23,7 @@ from fastrnn._sharing import Sharing
 BLOCK_BYTES = 2 * 1024 * 1024
 
 
-def _plan(inputs: Inputs, reverse: bool) -> Plan:
+def plan_of(inputs: Inputs, reverse: bool) -> Plan:
     T, B, _ = inputs.x.shape
     return Plan(T, B, inputs.lengths, reverse)
 
@@ -81,7 +81,7 @@ def gru_bias(b_ih: np.ndarray | None, b_hh: np.ndarray | None, w_hh: np.ndarray)
     return bias
 
 
-def _loop(products: BlasProducts, plan: Plan, w_hh: np.ndarray) -> Sharing:
+def loop_sharing(products: BlasProducts, plan: Plan, w_hh: np.ndarray) -> Sharing:
     """How threads share the time loop: ragged sequences get shorter in number, so count their rows."""
     return products.sharing(plan.steps, -(-plan.rows // max(1, plan.steps)), w_hh)
 
@@ -134,7 +134,7 @@ class _Gradients:
 def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: str, reverse: bool, save: bool):
     """As `fastrnn.functional.rnn_forward`."""
     x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
-    plan = _plan(inputs, reverse)
+    plan = plan_of(inputs, reverse)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
     both = plan.states(h0_sorted)
     h = plan.of_steps(both)
@@ -142,7 +142,7 @@ def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: 
     products.forward(h, x_rows, w_ih)
     with products.looping(plan.B, w_hh):
         # save, so that the gates are all rows, from the first on; the states take their place
-        forward(cell, plan, 0, plan.steps, h, None, h, None, h0_sorted, None, True, _loop(products, plan, w_hh))
+        forward(cell, plan, 0, plan.steps, h, None, h, None, h0_sorted, None, True, loop_sharing(products, plan, w_hh))
     y = plan.unpack(h)
     kept = (products, isa, plan, x_rows, h0_sorted, both, w_ih, w_hh, b_ih, b_hh, nonlinearity == "relu")
     return y, plan.last(h, h0_sorted), Cache("rnn", products.engine, y, *kept) if save else None
@@ -155,7 +155,7 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
     dpre = empty(h.shape, h.dtype)
     recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
     with products.looping(plan.B, w_hh):
-        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, _loop(products, plan, w_hh))
+        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, loop_sharing(products, plan, w_hh))
     grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     grads.of_segment(0, plan.steps, slice(0, plan.rows), dpre)
     dx, *weights = grads.all()
@@ -168,7 +168,7 @@ def lstm_forward(
     """As `fastrnn.functional.lstm_forward`."""
     x, (h0, c0), w_ih, w_hh, b_ih, b_hh, _ = inputs
     H = h0.shape[1]
-    plan = _plan(inputs, reverse)
+    plan = plan_of(inputs, reverse)
     kept = _Kept(plan, save, checkpoint)
     x_rows, h0_sorted, c0_sorted = plan.pack(x), plan.sort(h0), plan.sort(c0)
     both = plan.states(h0_sorted)
@@ -178,7 +178,7 @@ def lstm_forward(
     gates = empty((gate_rows, 4 * H), x.dtype)
     bias = bias_sum(b_ih, b_hh, w_hh)
     cell = products.cell("lstm", isa, w_hh, bias, plan.steps, plan.B)
-    sharing = _loop(products, plan, w_hh)
+    sharing = loop_sharing(products, plan, w_hh)
     for s0, s1, rows in blocks:
         kept.before(s0, c)
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
@@ -199,7 +199,7 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, 
     h, dh, dc, dy_rows = plan.of_steps(both), plan.sort(dh), plan.sort(dc), plan.pack(dy)
     recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
     grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
-    sharing = _loop(products, plan, w_hh)
+    sharing = loop_sharing(products, plan, w_hh)
     cell = None if kept.all else products.cell("lstm", isa, w_hh, bias, plan.steps, plan.B)
     for s0, s1, rows in kept.segments(plan):
         before = c0
@@ -228,7 +228,7 @@ def gru_forward(
     """As `fastrnn.functional.gru_forward`."""
     x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
     B, H = h0.shape
-    plan = _plan(inputs, reverse)
+    plan = plan_of(inputs, reverse)
     kept = _Kept(plan, save, checkpoint)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
     both = plan.states(h0_sorted)
@@ -239,7 +239,7 @@ def gru_forward(
     kind = "gru-after" if reset_after else "gru-before"
     bias = gru_bias(b_ih, b_hh, w_hh)
     cell = products.cell(kind, isa, w_hh, bias, plan.steps, B)
-    sharing = _loop(products, plan, w_hh)
+    sharing = loop_sharing(products, plan, w_hh)
     for s0, s1, rows in blocks:
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
         with products.looping(B, w_hh):
@@ -261,7 +261,7 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
     rz, n = slice(0, 2 * H), slice(2 * H, 3 * H)
     recurrent = [products.recurrent_backward(w_hh[part], plan.steps, plan.B) for part in (rz, n)]
     grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
-    sharing = _loop(products, plan, w_hh)
+    sharing = loop_sharing(products, plan, w_hh)
     cell = None if kept.all else products.cell(kind, isa, w_hh, bias, plan.steps, plan.B)
     for s0, s1, rows in kept.segments(plan):
         if cell is not None:

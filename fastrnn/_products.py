@@ -62,9 +62,10 @@ class BlasProducts:
         """The recurrent half of a cell (`_core.cell`), for so many steps of so many sequences."""
         H = w_hh.shape[1]
         parts = (w_hh[: 2 * H], w_hh[2 * H :]) if kind == "gru-before" else (w_hh,)
-        return Cell(kind, isa, bias, w_hh, tuple(self._recurrent(w, steps, batch) for w in parts))
+        return Cell(kind, isa, bias, w_hh, tuple(self.recurrent_forward(w, steps, batch) for w in parts))
 
-    def _recurrent(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+    def recurrent_forward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+        """W for a loop that is not a plain cell's: rows (m,k) become (m,n)."""
         small = w.size <= self.TRANSPOSE_BELOW
         if small and steps >= self.TRANSPOSE_FROM_STEPS and batch >= self.TRANSPOSE_FROM_BATCH:
             return Matrix(np.ascontiguousarray(w.T), transposed=True)
@@ -123,9 +124,11 @@ class NativeProducts(BlasProducts):
         """The recurrent half of a cell, packed, but for a single step."""
         if not self._once(w_hh, steps, batch):
             return Cell(kind, isa, bias, w_hh)
-        H = w_hh.shape[1]
-        parts = (w_hh[: 2 * H], w_hh[2 * H :]) if kind == "gru-before" else (w_hh,)
-        return Cell(kind, isa, bias, w_hh, tuple(Matrix(w, isa=isa, unpacked_for=1) for w in parts))
+        return super().cell(kind, isa, w_hh, bias, steps, batch)
+
+    def recurrent_forward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+        """W for a loop that is not a plain cell's, packed, but for a single step."""
+        return Matrix(w, isa=self.isa, unpacked_for=int(self._once(w, steps, batch)))
 
     def recurrent_backward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
         """W for the loop of a backward pass, packed, but for a single step."""

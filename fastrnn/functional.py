@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _check, _compiled, _settings, reference, variants
-from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+from fastrnn import _check, _compiled, _compiled_variants, _settings, reference, variants
+from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads, VariantCache
 from fastrnn._products import products
 from fastrnn.variants import Variant
 
@@ -92,8 +92,8 @@ def rnn_forward(
     -----
     Equation: Elman 1990, with the two biases of `torch.nn.RNN`.
     """
-    _check.checkpoint_steps(checkpoint)
-    if _settings.engine() == "reference" or variant is not None:
+    _check.checkpoint_steps(checkpoint, variant)
+    if _settings.engine() == "reference":
         return reference.rnn_forward(
             x,
             h0,
@@ -111,6 +111,11 @@ def rnn_forward(
     inputs = _check.sequence_inputs(
         "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
     )
+    if variant is not None:
+        y, (h_n,), cache = _compiled_variants.forward(
+            "rnn", inputs, products(), _settings.isa(), variant, bool(reverse), bool(save), nonlinearity=nonlinearity
+        )
+        return y, h_n, cache
     return _compiled.rnn_forward(inputs, products(), _settings.isa(), nonlinearity, bool(reverse), bool(save))
 
 
@@ -180,14 +185,19 @@ def lstm_forward(
     -----
     Equations: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`.
     """
-    checkpoint = _check.checkpoint_steps(checkpoint)
-    if _settings.engine() == "reference" or variant is not None:
+    checkpoint = _check.checkpoint_steps(checkpoint, variant)
+    if _settings.engine() == "reference":
         return reference.lstm_forward(
             x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save, variant=variant
         )
     inputs = _check.sequence_inputs(
         "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
     )
+    if variant is not None:
+        y, (h_n, c_n), cache = _compiled_variants.forward(
+            "lstm", inputs, products(), _settings.isa(), variant, bool(reverse), bool(save)
+        )
+        return y, h_n, c_n, cache
     return _compiled.lstm_forward(inputs, products(), _settings.isa(), bool(reverse), bool(save), checkpoint)
 
 
@@ -259,8 +269,8 @@ def gru_forward(
     -----
     Equations: Cho et al. 2014 for the reset before the product; `torch.nn.GRU` for the reset after it.
     """
-    checkpoint = _check.checkpoint_steps(checkpoint)
-    if _settings.engine() == "reference" or variant is not None:
+    checkpoint = _check.checkpoint_steps(checkpoint, variant)
+    if _settings.engine() == "reference":
         return reference.gru_forward(
             x,
             h0,
@@ -277,6 +287,18 @@ def gru_forward(
     inputs = _check.sequence_inputs(
         "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
     )
+    if variant is not None:
+        y, (h_n,), cache = _compiled_variants.forward(
+            "gru",
+            inputs,
+            products(),
+            _settings.isa(),
+            variant,
+            bool(reverse),
+            bool(save),
+            reset_after=bool(reset_after),
+        )
+        return y, h_n, cache
     return _compiled.gru_forward(
         inputs, products(), _settings.isa(), bool(reset_after), bool(reverse), bool(save), checkpoint
     )
@@ -318,6 +340,8 @@ def rnn_backward(
     if getattr(cache, "engine", None) == "reference":
         return _only(asked, reference.rnn_backward(cache, dy, dh_n))
     dy, (dh,) = _check.output_gradients("rnn", "compiled", cache, dy, {"dh_n": dh_n})
+    if isinstance(cache, VariantCache):
+        return _only(asked, _compiled_variants.backward(cache, dy, (dh,), asked))
     return _only(asked, _compiled.rnn_backward(cache, dy, dh, asked))
 
 
@@ -358,6 +382,8 @@ def lstm_backward(
     if getattr(cache, "engine", None) == "reference":
         return _only(asked, reference.lstm_backward(cache, dy, dh_n, dc_n))
     dy, (dh, dc) = _check.output_gradients("lstm", "compiled", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    if isinstance(cache, VariantCache):
+        return _only(asked, _compiled_variants.backward(cache, dy, (dh, dc), asked))
     return _only(asked, _compiled.lstm_backward(cache, dy, dh, dc, asked))
 
 
@@ -393,4 +419,6 @@ def gru_backward(
     if getattr(cache, "engine", None) == "reference":
         return _only(asked, reference.gru_backward(cache, dy, dh_n))
     dy, (dh,) = _check.output_gradients("gru", "compiled", cache, dy, {"dh_n": dh_n})
+    if isinstance(cache, VariantCache):
+        return _only(asked, _compiled_variants.backward(cache, dy, (dh,), asked))
     return _only(asked, _compiled.gru_backward(cache, dy, dh, asked))

@@ -89,12 +89,13 @@ class Product:
     def backward(self, d, kept):
         """The gradient of a; d is zero where no sequence runs."""
         a = kept[0]
-        self.db += d.reshape(-1, d.shape[-1]).sum(axis=0)
+        many = tuple(range(d.ndim - 1))
+        self.db += d.sum(axis=many)
         if self.gain is not None:
             _, normal, scale = kept
-            self.dgain += (d * normal).reshape(-1, d.shape[-1]).sum(axis=0)
+            self.dgain += (d * normal).sum(axis=many)
             d = normalise_backward(d * self.gain, normal, scale)
-        self.dw += d.reshape(-1, d.shape[-1]).T @ a.reshape(-1, a.shape[-1])
+        self.dw += np.tensordot(d, a, (many, many))
         return d @ self.w
 
 

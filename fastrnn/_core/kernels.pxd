@@ -23,6 +23,36 @@ cdef extern from "fastrnn.h" nogil:
         Py_ssize_t ldh, ld_prev, B, H
         int save
 
+    ctypedef struct fr_variant:
+        int act[3]
+        double alpha[3]
+        double beta[3]
+        double clip, epsilon
+        int coupled, normalises_c
+        const void* peepholes
+        const void* norm_c
+        const void* norm_c_bias
+
+    ctypedef struct fr_stage:
+        void* gates
+        void* slopes
+        void* product
+        void* h
+        void* c
+        void* outer
+        void* outer_slope
+        void* normal
+        void* scale
+        void* extra
+        void* dh
+        void* dc
+        void* drecurrent
+        const void* h_prev
+        const void* h_in
+        const void* c_prev
+        const void* bias
+        Py_ssize_t ldh, ld_prev, ld_in, B, H
+
     ctypedef struct fr_kernels "fr_kernels_f32":
         Py_ssize_t (*step_blocks)(int cell, Py_ssize_t H) noexcept nogil
         Py_ssize_t (*step_size)(int cell, Py_ssize_t H) noexcept nogil
@@ -53,6 +83,20 @@ cdef extern from "fastrnn.h" nogil:
         void (*outer)(void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb,
                       Py_ssize_t M, Py_ssize_t N, Py_ssize_t K, int add, void* scratch) noexcept nogil
         void (*sum_rows)(void* y, const void* a, Py_ssize_t lda, Py_ssize_t K, Py_ssize_t N, int add) noexcept nogil
+        void (*stage)(const fr_stage* s, const fr_variant* v, int cell) noexcept nogil
+        void (*stage_back)(const fr_stage* s, const fr_variant* v, int cell) noexcept nogil
+        void (*norm_rows)(void* y, void* normal, void* scale, const void* gain, const void* bias, Py_ssize_t B,
+                          Py_ssize_t N, double epsilon) noexcept nogil
+        void (*norm_back)(void* dx, const void* d, const void* normal, const void* scale, const void* gain,
+                          Py_ssize_t B, Py_ssize_t N) noexcept nogil
+        void (*zone_out)(void* y, Py_ssize_t ldy, const void* before, Py_ssize_t ldb, const void* keep, double always,
+                         Py_ssize_t B, Py_ssize_t N) noexcept nogil
+        void (*zone_back)(void* past, void* d, const void* keep, double always, Py_ssize_t B,
+                          Py_ssize_t N) noexcept nogil
+        void (*times)(void* y, const void* x, Py_ssize_t ldx, const void* mask, Py_ssize_t B, Py_ssize_t N,
+                      int add) noexcept nogil
+        void (*sum_products)(void* y, const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, Py_ssize_t K,
+                             Py_ssize_t N, int add) noexcept nogil
         void (*activate)(void* y, const void* x, Py_ssize_t n, int which) noexcept nogil
 
     ctypedef struct fr_table:

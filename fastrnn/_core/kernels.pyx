@@ -27,9 +27,9 @@ cdef const fr_table* find_table(str isa) except NULL:
 
 
 def activate(str isa, real[::1] y, const real[::1] x, str function):
-    """y = sigmoid(x) or tanh(x), for the tests of the activations."""
+    """y = sigmoid(x), tanh(x) or exp(x) - 1, for the tests of the activations."""
     cdef const fr_table* table = find_table(isa)
-    cdef int which = ("sigmoid", "tanh").index(function)
+    cdef int which = ("sigmoid", "tanh", "expm1").index(function)
     if x.shape[0] != y.shape[0]:
         raise ValueError(f"y: length {y.shape[0]}, expected that of x, {x.shape[0]}")
     if x.shape[0] == 0:

@@ -204,3 +204,30 @@ def sum_rows_into(str isa, y, a, const Py_ssize_t[:, ::1] blocks, bint add=False
     with nogil:
         for i in range(blocks.shape[0]):
             kernels.sum_rows(to, rows + blocks[i, 0] * row_bytes, lda, blocks[i, 1] - blocks[i, 0], N, add or i > 0)
+
+
+def sum_products_into(str isa, y, a, b, const Py_ssize_t[:, ::1] blocks):
+    """y (N) = the sum over the rows of a times b, both (K,N), block by block as above."""
+    cdef const fr_kernels* kernels = kernels_of(find_table(isa), a.itemsize)
+    cdef Py_ssize_t lda = row_stride(a, a.dtype), ldb = row_stride(b, a.dtype), N = a.shape[1], i, item = a.itemsize
+    cdef void* to = address(y)
+    cdef const char* from_a = <const char*>address(a)
+    cdef const char* from_b = <const char*>address(b)
+    if blocks.shape[0] == 0:
+        y[...] = 0
+    with nogil:
+        for i in range(blocks.shape[0]):
+            kernels.sum_products(to, from_a + blocks[i, 0] * lda * item, lda, from_b + blocks[i, 0] * ldb * item, ldb,
+                                 blocks[i, 1] - blocks[i, 0], N, i > 0)
+
+
+def norm_back_into(str isa, d, normal, scale, gain):
+    """d (K,N) <- the gradient of what was normalised, from that of the result."""
+    cdef const fr_kernels* kernels = kernels_of(find_table(isa), d.itemsize)
+    cdef Py_ssize_t K = d.shape[0], N = d.shape[1]
+    cdef void* to = address(d)
+    cdef const void* x = address(normal)
+    cdef const void* s = address(scale)
+    cdef const void* g = address(gain)
+    with nogil:
+        kernels.norm_back(to, to, x, s, g, K, N)
