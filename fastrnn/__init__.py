@@ -14,6 +14,7 @@ from fastrnn._core.memory import Workspace
 from fastrnn._settings import config_context, get_config, get_num_threads, set_num_threads, show_config
 from fastrnn.layers import GRU, LSTM, RNN
 from fastrnn.module import Module
+from fastrnn.packed import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 from fastrnn.variants import Variant
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Module",
+    "PackedSequence",
     "Variant",
     "Workspace",
     "config_context",
@@ -31,6 +33,9 @@ __all__ = [
     "get_num_threads",
     "models",
     "nn",
+    "pack_padded_sequence",
+    "pack_sequence",
+    "pad_packed_sequence",
     "reference",
     "set_num_threads",
     "show_config",

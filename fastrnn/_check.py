@@ -165,6 +165,24 @@ def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:
     return asked
 
 
+def batch_mask(name: str, value: Any, B: int) -> np.ndarray:
+    """`value` as a bool array of shape (B,)."""
+    array = as_array(name, value)
+    if array.dtype != bool or array.shape != (B,):
+        raise ValueError(f"{name}: {array.dtype} {array.shape}, expected bool (B,) = {(B,)}")
+    return array
+
+
+def output(value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Check an array that results are to be put into."""
+    if not isinstance(value, np.ndarray) or value.dtype != dtype:
+        raise TypeError(f"out: {getattr(value, 'dtype', type(value).__name__)}, expected an array of {dtype}")
+    if value.shape != shape:
+        raise ValueError(f"out: shape {value.shape}, expected that of y, {shape}")
+    if not value.flags.writeable:
+        raise ValueError("out: read-only, expected a writable array")
+
+
 def positive_int(name: str, value: Any) -> int:
     """`value` as an int of at least 1."""
     try:

@@ -34,13 +34,17 @@ class RNN(RecurrentLayer):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        merge: str | None = "concat",
+        stateful: bool = False,
+        learn_initial_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ):
         self.__dict__["nonlinearity"] = _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            merge=merge, stateful=stateful, learn_initial_state=learn_initial_state, dtype=dtype, rng=rng,
+        )  # fmt: skip
 
     def _options(self) -> dict[str, Any]:
         return {"nonlinearity": self.nonlinearity}
@@ -87,13 +91,17 @@ class GRU(RecurrentLayer):
         bidirectional: bool = False,
         *,
         reset_after: bool = True,
+        merge: str | None = "concat",
+        stateful: bool = False,
+        learn_initial_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ):
         self.__dict__["reset_after"] = bool(reset_after)
         super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
-        )
+            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            merge=merge, stateful=stateful, learn_initial_state=learn_initial_state, dtype=dtype, rng=rng,
+        )  # fmt: skip
 
     def _options(self) -> dict[str, Any]:
         return {"reset_after": self.reset_after}

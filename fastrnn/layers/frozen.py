@@ -17,6 +17,7 @@ from fastrnn._core.plan import Plan
 from fastrnn._core.stream import Stepper
 from fastrnn._products import BlasProducts
 from fastrnn.layers.recurrent import RecurrentLayer
+from fastrnn.packed import PackedSequence
 
 
 def _stack_layers(layer: RecurrentLayer, isa: str, packed: bool) -> list[stack.Layer]:
@@ -59,16 +60,19 @@ class Frozen:
     It can be called from many threads at once, pickled, and streamed from; it has no gradients.
     """
 
-    __slots__ = ("_layer", "_prepared")
+    __slots__ = ("_layer", "_packs", "_prepared")
 
     def __init__(self, layer: RecurrentLayer):
         layer = copy.deepcopy(layer)
         layer.grads.clear()
         for value in layer.params.values():
             value.flags.writeable = False
+        layer.stateful, layer._remembered = False, None  # many threads may call it: a stream has the state
         object.__setattr__(self, "_layer", layer)
         object.__setattr__(self, "_prepared", {})
-        if _settings.engine() == "native":
+        # `_core.stack` has the directions write side by side
+        object.__setattr__(self, "_packs", not layer.bidirectional or layer.merge == "concat")
+        if self._packs and _settings.engine() == "native":
             self._prepare(_settings.isa())
 
     def _prepare(self, isa: str) -> _Prepared:
@@ -100,9 +104,10 @@ class Frozen:
         Parameters
         ----------
         x, state, lengths
-            As for calling the layer it was frozen from.
+            As for calling the layer it was frozen from; of a stateful layer, too, no state is zeros.
         out : array shaped as y, optional
-            Where to put `y`: writable, of the layer's dtype.
+            Where to put `y`: writable, of the layer's dtype; with `merge=None` a tuple of two. Not for a
+            PackedSequence.
 
         Returns
         -------
@@ -115,11 +120,13 @@ class Frozen:
             For an argument of another dtype or shape, or out of range; the message names it.
         """
         engine, isa = _settings.resolve()
-        if engine != "native":
+        if engine != "native" or not self._packs:
             return self._run_layer(x, state, lengths, out)
         prepared = self._prepare(isa)
-        apart = out is None or not np.may_share_memory(out, x)  # y is written while x is read
-        if lengths is None and apart and not self._layer.batch_first:
+        # y is written while x is read
+        apart = out is None or isinstance(x, PackedSequence) or not np.may_share_memory(out, x)
+        given = state is not None or not self._layer.learn_initial_state  # or zeros
+        if lengths is None and apart and given and not self._layer.batch_first:
             done = prepared.stack.run(x, state, None, out, prepared.sharing)
             if done is not None:
                 return done
@@ -127,13 +134,12 @@ class Frozen:
 
     def _check_out(self, out: Any, x: Any) -> None:
         layer = self._layer
-        shape = (*np.shape(x)[:2], layer.directions * layer.hidden_size)
-        if not isinstance(out, np.ndarray) or out.dtype != layer.dtype:
-            raise TypeError(f"out: {getattr(out, 'dtype', type(out).__name__)}, expected an array of {layer.dtype}")
-        if out.shape != shape:
-            raise ValueError(f"out: shape {out.shape}, expected that of y, {shape}")
-        if not out.flags.writeable:
-            raise ValueError("out: read-only, expected a writable array")
+        if isinstance(x, PackedSequence):
+            raise TypeError("out: given beside a PackedSequence, expected None")
+        if layer.merge is None and not (isinstance(out, tuple) and len(out) == 2):
+            raise TypeError(f"out: {type(out).__name__}, expected the tuple (forward, backward)")
+        for part in out if layer.merge is None else (out,):
+            _check.output(part, layer.dtype, (*np.shape(x)[:2], layer.output_size))
 
     def _run_layer(self, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None) -> tuple:
         """What calling gives, by the layer, for the other engines."""
@@ -142,7 +148,8 @@ class Frozen:
         y, final, _ = self._layer._run(x, state, lengths, False)
         if out is None:
             return y, final
-        out[...] = y
+        for to, part in zip(out, y, strict=True) if self._layer.merge is None else [(out, y)]:
+            to[...] = part
         return out, final
 
     def _run_checked(
@@ -152,9 +159,10 @@ class Frozen:
         layer = self._layer
         if out is not None:
             self._check_out(out, x)
+        x, lengths, packed = layer._padded(x, lengths)
         plain = np.require(layer._input(x), layer.dtype, "C")
         T, B, _ = plain.shape
-        parts = layer._states("state", state, B)
+        parts, _ = layer._start(state, B)
         shape = (layer.directions * layer.num_layers, B, layer.hidden_size)
         parts = [np.zeros(shape, layer.dtype) if part is None else part for part in parts]
         lengths = _check.lengths_array(lengths, T, B)
@@ -172,7 +180,7 @@ class Frozen:
             final = final if isinstance(final, tuple) else (final,)
             final = tuple(plans[0].unsort_states(part) for part in final)
             final = final if len(final) > 1 else final[0]
-        y = layer._output(y)
+        y = layer._output(y, packed)
         if out is not None:
             out[...] = y
             y = out
@@ -190,7 +198,7 @@ class Frozen:
         Returns
         -------
         Stream
-            With a state of zeros.
+            With a state of zeros, or the one that the layer has learned to start from.
 
         Raises
         ------
@@ -226,6 +234,7 @@ class Stream:
             native = _settings.engine() == "native"
             layers = frozen._prepare(isa).layers if native else _stack_layers(layer, isa, packed=False)
             self._stepper = Stepper(layers, self.batch_size, layer.dtype)
+        self.reset()
 
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
@@ -268,14 +277,14 @@ class Stream:
 
     @state.setter
     def state(self, value: Any) -> None:
-        given = self._layer._states("state", value, self.batch_size)
+        given, _ = self._layer._start(value, self.batch_size)
         for k, mine in enumerate(self._parts()):
             for s, part in zip(mine, given, strict=True):
                 s[...] = 0 if part is None else part[k]
 
     def reset(self, mask: ArrayLike | None = None) -> None:
         """
-        Set the state to zeros.
+        Set the state to what it was at first.
 
         Parameters
         ----------
@@ -285,9 +294,7 @@ class Stream:
         if mask is None:
             rows: Any = slice(None)
         else:
-            rows = np.asarray(mask)
-            if rows.dtype != bool or rows.shape != (self.batch_size,):
-                raise ValueError(f"mask: {rows.dtype} {rows.shape}, expected bool (B,) = {(self.batch_size,)}")
-        for parts in self._parts():
-            for s in parts:
-                s[rows] = 0
+            rows = _check.batch_mask("mask", mask, self.batch_size)
+        for k, parts in enumerate(self._parts()):
+            for name, s in zip(self._layer.state_names, parts, strict=True):
+                s[rows] = self._layer.params.get(f"{name}0_l{k}", 0)

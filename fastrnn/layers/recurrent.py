@@ -12,7 +12,10 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from fastrnn import _check
 from fastrnn._core.memory import Workspace, working_in
-from fastrnn.module import Module, float_dtype
+from fastrnn.layers._initial_state import InitialState
+from fastrnn.layers._merge import MODES, merged, parted
+from fastrnn.module import float_dtype
+from fastrnn.packed import PackedSequence, like_packed, pad_packed_sequence, repacked
 
 if TYPE_CHECKING:
     from fastrnn.layers.frozen import Frozen
@@ -23,7 +26,7 @@ Seed = int | np.random.Generator | None
 class LayerCache:
     """What a layer's forward keeps for its backward: opaque, good for one use with the layer that made it."""
 
-    __slots__ = ("B", "cells", "layer", "masks", "workspace")
+    __slots__ = ("B", "cells", "layer", "learned", "masks", "packed", "workspace")
 
     def __init__(self, layer: RecurrentLayer, B: int, workspace: Workspace | None = None):
         self.layer = layer
@@ -31,9 +34,11 @@ class LayerCache:
         self.workspace = workspace
         self.cells: list[list[Any]] | None = []  # [layer][direction]
         self.masks: list[np.ndarray | None] = []  # [layer]: what its input was multiplied with
+        self.learned: list[str] = []  # the states that began as parameters
+        self.packed: PackedSequence | None = None  # x, where it was one
 
 
-class RecurrentLayer(Module):
+class RecurrentLayer(InitialState):
     """
     A stack of cells; `fastrnn.layers.cells` holds the three that users see.
 
@@ -50,7 +55,15 @@ class RecurrentLayer(Module):
     dropout : float
         The probability with which `forward` drops each output of every layer but the last.
     bidirectional : bool
-        Whether each layer also runs from the sequences' ends, its outputs side by side with the others.
+        Whether each layer also runs from the sequences' ends; `merge` says what becomes of the two outputs.
+    merge : {"concat", "sum", "mul", "ave", None}
+        What a bidirectional layer, every one of a stack, makes of its directions' outputs: side by side, forward first,
+        as in PyTorch (2H wide), or element by element their sum, product or mean (H wide). None, for a single layer:
+        `y` is the tuple ``(forward, backward)``, and so is the `dy` of `backward`.
+    stateful : bool
+        Whether a call without a state starts from where the last one ended; see `state` and `reset_state`.
+    learn_initial_state : bool
+        Whether a call without a state starts from parameters, the same for each sequence, and not from zeros.
     dtype : {float32, float64}
         Of the parameters, and of every array that goes in and out.
     rng : int, numpy.random.Generator or None
@@ -60,6 +73,8 @@ class RecurrentLayer(Module):
     ----------
     weight_ih_l{k}, weight_hh_l{k}, bias_ih_l{k}, bias_hh_l{k} : array
         The parameters of layer k, gate blocks as in `torch.nn`; with ``_reverse`` behind, those of the other direction.
+    h0_l{k}, c0_l{k} : array (H,)
+        With `learn_initial_state`: what h, and an LSTM's c, starts from; zeros at first. ``_reverse`` as above.
     params, grads : dict of str to array
         All of them by name, and the gradients that `backward` adds up.
     """
@@ -77,6 +92,9 @@ class RecurrentLayer(Module):
         dropout: float = 0.0,
         bidirectional: bool = False,
         *,
+        merge: str | None = "concat",
+        stateful: bool = False,
+        learn_initial_state: bool = False,
         dtype: DTypeLike = np.float32,
         rng: Seed = None,
     ):
@@ -85,6 +103,12 @@ class RecurrentLayer(Module):
         self.hidden_size = _check.positive_int("hidden_size", hidden_size)
         self.num_layers = _check.positive_int("num_layers", num_layers)
         self.bias, self.batch_first, self.bidirectional = bool(bias), bool(batch_first), bool(bidirectional)
+        self.merge = _check.choice("merge", merge, MODES)
+        if merge != "concat" and not self.bidirectional:
+            raise ValueError(f"merge: {merge!r}, expected 'concat' for a layer that is not bidirectional")
+        if merge is None and self.num_layers > 1:
+            raise ValueError(f"merge: None, expected one output for the layer above, with num_layers = {num_layers}")
+        self._init_initial_state(stateful, learn_initial_state)
         self.dropout = float(dropout)
         if not 0 <= self.dropout <= 1:  # False for NaN too
             raise ValueError(f"dropout: {dropout!r}, expected a probability from 0 to 1")
@@ -95,18 +119,25 @@ class RecurrentLayer(Module):
         bound = 1 / math.sqrt(self.hidden_size)
         rows = _check.GATES[self.cell] * self.hidden_size
         for k in range(self.num_layers):
-            width = self.input_size if k == 0 else self.directions * self.hidden_size
+            width = self.input_size if k == 0 else self.output_size
             for suffix in self._suffixes(k):
                 shapes = {"weight_ih": (rows, width), "weight_hh": (rows, self.hidden_size)}
                 if self.bias:
                     shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
                 for name, shape in shapes.items():
                     self.add_parameter(name + suffix, self.rng.uniform(-bound, bound, shape).astype(self.dtype))
+                for name in self.state_names if self.learn_initial_state else ():
+                    self.add_parameter(f"{name}0{suffix}", np.zeros(self.hidden_size, self.dtype))
 
     @property
     def directions(self) -> int:
         """2 for a bidirectional layer, else 1."""
         return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self) -> int:
+        """The width of `y`: H, or 2H where two directions stand side by side."""
+        return self.hidden_size * (self.directions if self.merge == "concat" else 1)
 
     def _options(self) -> dict[str, Any]:
         """The cell's own keyword arguments."""
@@ -124,11 +155,21 @@ class RecurrentLayer(Module):
         parts += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
         parts += [f"{name}={value!r}" for name, value in self._options().items()]
         parts += [name for name in ("batch_first", "bidirectional") if getattr(self, name)]
+        parts += [f"merge={self.merge!r}"] if self.merge != "concat" else []
+        parts += [name for name in ("stateful", "learn_initial_state") if getattr(self, name)]
         parts += ["bias=False"] if not self.bias else []
         parts += [f"dropout={self.dropout}"] if self.dropout else []
         return f"{type(self).__name__}({', '.join(parts)}, dtype={self.dtype})"
 
     # --- shapes in and out ---------------------------------------------------------------------------------------
+
+    def _padded(self, x: Any, lengths: Any) -> tuple[Any, Any, PackedSequence | None]:
+        """The array and the lengths of an `x` that may be packed, and it itself if it is."""
+        if not isinstance(x, PackedSequence):
+            return x, lengths, None
+        if lengths is not None:
+            raise ValueError("lengths: given beside a PackedSequence, expected None, for it has its own")
+        return *pad_packed_sequence(x, self.batch_first), x
 
     def _input(self, x: ArrayLike) -> np.ndarray:
         """`x` checked and time-major."""
@@ -140,9 +181,24 @@ class RecurrentLayer(Module):
             raise TypeError(f"x: dtype {array.dtype}, expected {self.dtype}, that of the layer")
         return array.transpose(1, 0, 2) if self.batch_first else array
 
-    def _output(self, y: np.ndarray) -> np.ndarray:
-        """A time-major array as the caller wants it."""
+    def _output(self, y: Any, packed: PackedSequence | None = None) -> Any:
+        """A time-major array, or two, as the caller wants them: packed where `x` was."""
+        if isinstance(y, tuple):
+            return tuple(self._output(part, packed) for part in y)
+        if packed is not None:
+            return repacked(packed, y)
         return y.transpose(1, 0, 2) if self.batch_first else y
+
+    def _output_gradient(self, name: str, dy: Any, T: int, B: int, packed: PackedSequence | None) -> np.ndarray:
+        """`dy`, or one of a tuple of two, checked and time-major."""
+        if packed is not None and dy is not None:
+            dy, _ = pad_packed_sequence(like_packed(name, dy, packed), self.batch_first)
+        shape = (B, T, self.output_size) if self.batch_first else (T, B, self.output_size)
+        axes = "(B, T, " if self.batch_first else "(T, B, "
+        axes += "D*H)" if self.merge == "concat" else "H)"
+        if dy is None:
+            dy = np.zeros(shape, self.dtype)
+        return self._output(_check.shaped(name, dy, self.dtype, axes, shape, "the layer"))
 
     def _states(self, name: str, state: Any, B: int) -> list[np.ndarray | None]:
         """A state argument as one (D*num_layers, B, H) array per state of the cell, or None for zeros."""
@@ -186,11 +242,13 @@ class RecurrentLayer(Module):
         checkpoint: int | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[np.ndarray, Any, LayerCache]:
+        x, lengths, packed = self._padded(x, lengths)
         y = self._input(x)
         B = y.shape[1]
-        states = self._states("state", state, B)
+        states, learned = self._start(state, B)
         lengths = _check.lengths_array(lengths, len(y), B)
         cache = LayerCache(self, B, workspace)
+        cache.learned, cache.packed = learned, packed
         final = []
         for k in range(self.num_layers):
             mask = None
@@ -206,10 +264,12 @@ class RecurrentLayer(Module):
                 outputs.append(out)
                 final.append(end)
                 caches.append(cell_cache)
-            y = outputs[0] if len(outputs) == 1 else np.concatenate(outputs, axis=2)
+            y = merged(self.merge, outputs)
             cache.cells.append(caches)
             cache.masks.append(mask)
-        return self._output(y), self._packed_state(final), cache
+        end = self._packed_state(final)
+        self._remember(end)
+        return self._output(y, packed), end, cache
 
     def _dropout_mask(self, shape: tuple[int, ...]) -> np.ndarray:
         """1/(1-p) with probability 1-p, else 0; all zeros for p = 1."""
@@ -223,17 +283,19 @@ class RecurrentLayer(Module):
 
         Parameters
         ----------
-        x : array (T, B, I), or (B, T, I) with `batch_first`
+        x : array (T, B, I), or (B, T, I) with `batch_first`, or PackedSequence
             Of the layer's dtype.
         state : array (D*num_layers, B, H), optional
-            The initial state, for an LSTM the tuple ``(h, c)``; None is zeros. D is 2 for a bidirectional layer.
+            The initial state, for an LSTM the tuple ``(h, c)``; None is zeros, unless the layer is `stateful` or has
+            learned one. D is 2 for a bidirectional layer. The order of the sequences is the caller's, of a
+            PackedSequence that before it was sorted.
         lengths : integers (B,), optional
             The number of valid steps of each sequence, in any order, 0 included; see `fastrnn.functional`.
 
         Returns
         -------
-        y : array (T, B, D*H), or (B, T, D*H) with `batch_first`
-            The last layer's hidden states, forward direction first.
+        y : array (T, B, D*H), or (B, T, D*H) with `batch_first`, or PackedSequence as x
+            The last layer's hidden states, forward direction first, or what `merge` makes of the two.
         state : as the argument
             After each sequence's last step.
 
@@ -289,7 +351,7 @@ class RecurrentLayer(Module):
         ----------
         cache : LayerCache
             From this layer's `forward`; used up by this call.
-        dy : array shaped as y, or None
+        dy : array or PackedSequence shaped as y, or None
             The gradient of the loss with respect to `y`; None is zeros.
         dstate : shaped as the state, optional
             That with respect to the final state.
@@ -298,7 +360,7 @@ class RecurrentLayer(Module):
 
         Returns
         -------
-        dx : array shaped as x, or None
+        dx : array or PackedSequence shaped as x, or None
             None where it is not needed.
         dstate : shaped as the state
             With respect to the initial state.
@@ -322,15 +384,13 @@ class RecurrentLayer(Module):
         self, cache: LayerCache, dy: ArrayLike | None, dstate: Any, asked: frozenset[str]
     ) -> tuple[np.ndarray | None, Any]:
         _, backward = self._functions()
-        H = self.hidden_size
-        T = len(cache.cells[0][0].y)
-        shape = (T, cache.B, self.directions * H)
-        if self.batch_first:
-            shape = (shape[1], shape[0], shape[2])
-        axes = "(B, T, D*H)" if self.batch_first else "(T, B, D*H)"
-        if dy is None:
-            dy = np.zeros(shape, self.dtype)
-        d = self._output(_check.shaped("dy", dy, self.dtype, axes, shape, "the layer"))
+        of_y = len(cache.cells[0][0].y), cache.B, cache.packed
+        if self.merge is None:
+            if dy is not None and not (isinstance(dy, tuple | list) and len(dy) == 2):
+                raise TypeError(f"dy: {type(dy).__name__}, expected the tuple (forward, backward)")
+            d = tuple(self._output_gradient(f"dy[{k}]", part, *of_y) for k, part in enumerate(dy or (None, None)))
+        else:
+            d = self._output_gradient("dy", dy, *of_y)
         dstates = self._states("dstate", dstate, cache.B)
         cells, cache.cells = cache.cells, None
         dinitial: list[list[np.ndarray]] = [[] for _ in range(self.num_layers * self.directions)]
@@ -339,10 +399,11 @@ class RecurrentLayer(Module):
             wanted = [name + "0" for name in self.state_names]
             wanted += ["x"] if k > 0 or "x" in asked else []
             wanted += ["w_ih", "w_hh", "b_ih", "b_hh"] if "params" in asked else []
+            parts = parted(self.merge, d, [cell.y for cell in cells[k]])
             for direction, suffix in enumerate(self._suffixes(k)):
                 which = k * self.directions + direction
                 end = [None if s is None else s[which] for s in dstates]
-                grads = backward(cells[k][direction], d[:, :, direction * H : (direction + 1) * H], *end, need=wanted)
+                grads = backward(cells[k][direction], parts[direction], *end, need=wanted)
                 dx = grads.x if dx is None else dx + grads.x
                 dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
                 of_weights = grads.w_ih, grads.w_hh, grads.b_ih, grads.b_hh
@@ -350,7 +411,10 @@ class RecurrentLayer(Module):
                     if grad is not None:
                         self.grads[name + suffix] += grad
             d = dx if cache.masks[k] is None else dx * cache.masks[k]
-        return None if d is None else self._output(d), self._packed_state(dinitial)
+        dstate = self._packed_state(dinitial)
+        if "params" in asked:
+            self._add_learned_gradients(cache.learned, dstate)
+        return None if d is None else self._output(d, cache.packed), dstate
 
     def freeze(self) -> Frozen:
         """
