@@ -12,7 +12,7 @@ from typing import Any
 from fastrnn import functional, reference
 from fastrnn._core.memory import Workspace
 from fastrnn._settings import config_context, get_config, get_num_threads, set_num_threads, show_config
-from fastrnn.layers import GRU, LSTM, RNN
+from fastrnn.layers import GRU, LSTM, RNN, Stack
 from fastrnn.module import Module
 from fastrnn.packed import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 from fastrnn.variants import Variant
@@ -24,6 +24,7 @@ __all__ = [
     "RNN",
     "Module",
     "PackedSequence",
+    "Stack",
     "Variant",
     "Workspace",
     "config_context",

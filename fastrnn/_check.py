@@ -165,6 +165,17 @@ def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:
     return asked
 
 
+def layer_input(x: Any, size: int, batch_first: bool, dtype: np.dtype) -> np.ndarray:
+    """`x` as an array of a layer's dtype with three axes, the last one of this size."""
+    array = np.asarray(x)
+    if array.ndim != 3 or array.shape[2] != size:
+        axes = "(B, T, I)" if batch_first else "(T, B, I)"
+        raise ValueError(f"x: shape {array.shape}, expected {axes} with I = {size}")
+    if array.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"x: dtype {array.dtype}, expected {dtype}, that of the layer")
+    return array
+
+
 def batch_mask(name: str, value: Any, B: int) -> np.ndarray:
     """`value` as a bool array of shape (B,)."""
     array = as_array(name, value)

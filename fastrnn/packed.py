@@ -167,6 +167,15 @@ def pad_packed_sequence(
     return padded.swapaxes(0, 1) if batch_first else padded, np.bincount(b, minlength=B)
 
 
+def unpacked(x: Any, lengths: Any, batch_first: bool) -> tuple[Any, Any, PackedSequence | None]:
+    """The array and the lengths of a layer's `x` that may be packed, and it itself if it is."""
+    if not isinstance(x, PackedSequence):
+        return x, lengths, None
+    if lengths is not None:
+        raise ValueError("lengths: given beside a PackedSequence, expected None, for it has its own")
+    return *pad_packed_sequence(x, batch_first), x
+
+
 def repacked(packed: PackedSequence, padded: np.ndarray) -> PackedSequence:
     """The steps of a padded array (T, B, ...) at the places that `packed` has its own from."""
     t, b, _ = _places(packed)

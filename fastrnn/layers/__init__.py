@@ -2,5 +2,6 @@
 
 from fastrnn.layers.cells import GRU, LSTM, RNN
 from fastrnn.layers.frozen import Frozen, Stream
+from fastrnn.layers.stack import FrozenStack, Stack, StackStream
 
-__all__ = ["GRU", "LSTM", "RNN", "Frozen", "Stream"]
+__all__ = ["GRU", "LSTM", "RNN", "Frozen", "FrozenStack", "Stack", "StackStream", "Stream"]

@@ -17,7 +17,7 @@ from fastrnn._core.plan import Plan
 from fastrnn._core.stream import Stepper
 from fastrnn._products import BlasProducts
 from fastrnn.layers.recurrent import RecurrentLayer
-from fastrnn.packed import PackedSequence
+from fastrnn.packed import PackedSequence, unpacked
 
 
 def _stack_layers(layer: RecurrentLayer, isa: str, packed: bool) -> list[stack.Layer]:
@@ -159,7 +159,7 @@ class Frozen:
         layer = self._layer
         if out is not None:
             self._check_out(out, x)
-        x, lengths, packed = layer._padded(x, lengths)
+        x, lengths, packed = unpacked(x, lengths, layer.batch_first)
         plain = np.require(layer._input(x), layer.dtype, "C")
         T, B, _ = plain.shape
         parts, _ = layer._start(state, B)

@@ -15,7 +15,7 @@ from fastrnn._core.memory import Workspace, working_in
 from fastrnn.layers._initial_state import InitialState
 from fastrnn.layers._merge import MODES, merged, parted
 from fastrnn.module import float_dtype
-from fastrnn.packed import PackedSequence, like_packed, pad_packed_sequence, repacked
+from fastrnn.packed import PackedSequence, like_packed, pad_packed_sequence, repacked, unpacked
 
 if TYPE_CHECKING:
     from fastrnn.layers.frozen import Frozen
@@ -163,22 +163,9 @@ class RecurrentLayer(InitialState):
 
     # --- shapes in and out ---------------------------------------------------------------------------------------
 
-    def _padded(self, x: Any, lengths: Any) -> tuple[Any, Any, PackedSequence | None]:
-        """The array and the lengths of an `x` that may be packed, and it itself if it is."""
-        if not isinstance(x, PackedSequence):
-            return x, lengths, None
-        if lengths is not None:
-            raise ValueError("lengths: given beside a PackedSequence, expected None, for it has its own")
-        return *pad_packed_sequence(x, self.batch_first), x
-
     def _input(self, x: ArrayLike) -> np.ndarray:
         """`x` checked and time-major."""
-        array = np.asarray(x)
-        axes = "(B, T, I)" if self.batch_first else "(T, B, I)"
-        if array.ndim != 3 or array.shape[2] != self.input_size:
-            raise ValueError(f"x: shape {array.shape}, expected {axes} with I = {self.input_size}")
-        if array.dtype.newbyteorder("=") != self.dtype:
-            raise TypeError(f"x: dtype {array.dtype}, expected {self.dtype}, that of the layer")
+        array = _check.layer_input(x, self.input_size, self.batch_first, self.dtype)
         return array.transpose(1, 0, 2) if self.batch_first else array
 
     def _output(self, y: Any, packed: PackedSequence | None = None) -> Any:
@@ -242,7 +229,7 @@ class RecurrentLayer(InitialState):
         checkpoint: int | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[np.ndarray, Any, LayerCache]:
-        x, lengths, packed = self._padded(x, lengths)
+        x, lengths, packed = unpacked(x, lengths, self.batch_first)
         y = self._input(x)
         B = y.shape[1]
         states, learned = self._start(state, B)
