@@ -260,7 +260,7 @@ class Stack(Module):
         return FrozenStack(layers, self.wiring, self.input_size, self.output_size, self.batch_first, self.dtype)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrozenStack:
     """An immutable copy of a stack, made by its `freeze`: callable from many threads at once, and streamed from."""
 
