@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,12 +62,13 @@ class Cache:
     in place, which is why a second backward is refused.
     """
 
-    __slots__ = ("_kept", "cell", "engine", "y")
+    __slots__ = ("_gates", "_kept", "cell", "engine", "y")
 
-    def __init__(self, cell: str, engine: str, y: np.ndarray, *kept: Any):
+    def __init__(self, cell: str, engine: str, y: np.ndarray, *kept: Any, gates: Callable[[], dict[str, np.ndarray]]):
         y.flags.writeable = False
         self.cell, self.engine, self.y = cell, engine, y
         self._kept: tuple | None = kept
+        self._gates: Callable[[], dict[str, np.ndarray]] | None = gates
 
     def __repr__(self) -> str:
         state = "used" if self._kept is None else "unused"
@@ -77,9 +79,28 @@ class Cache:
         """Whether backward has taken what this cache kept."""
         return self._kept is None
 
+    def gates(self) -> dict[str, np.ndarray]:
+        """
+        Show what the cell did at every step, until backward has used the cache.
+
+        Returns
+        -------
+        dict of str to array (T, B, H)
+            After the activations: of an LSTM i f g o c h, of a GRU r z n h, of an RNN h; zeros where no sequence runs.
+            Some are read-only. With checkpoints forward is run again, for all steps at once.
+
+        Raises
+        ------
+        ValueError
+            For a cache that is used.
+        """
+        if self._gates is None:
+            raise ValueError("cache: it has been used by a backward pass already, which leaves no gates to show")
+        return self._gates()
+
     def take(self) -> tuple:
         """What was kept, once."""
-        kept, self._kept = self._kept, None
+        kept, self._kept, self._gates = self._kept, None, None
         if kept is None:
             raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
         return kept
@@ -90,6 +111,6 @@ class VariantCache(Cache):
 
     __slots__ = ("c_width",)
 
-    def __init__(self, cell: str, engine: str, y: np.ndarray, c_width: int, *kept: Any):
-        super().__init__(cell, engine, y, *kept)
+    def __init__(self, cell: str, engine: str, y: np.ndarray, c_width: int, *kept: Any, gates: Callable):
+        super().__init__(cell, engine, y, *kept, gates=gates)
         self.c_width = c_width

@@ -27,6 +27,8 @@ class Inputs(NamedTuple):
     b_ih: np.ndarray | None
     b_hh: np.ndarray | None
     lengths: np.ndarray | None
+    mask: np.ndarray | None = None
+    reset: np.ndarray | None = None
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
@@ -74,6 +76,19 @@ def lengths_array(lengths: Any, T: int, B: int) -> np.ndarray | None:
     return np.ascontiguousarray(array, dtype=np.intp)
 
 
+def flags_array(name: str, value: Any, axes: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """`value` as a C-contiguous bool array of this shape, or None; `axes` names them in the message."""
+    if value is None:
+        return None
+    array = as_array(name, value)
+    if array.dtype != bool:
+        raise TypeError(f"{name}: dtype {array.dtype}, expected bool")
+    if array.shape != shape:
+        hint = "; transposed?" if array.shape == shape[::-1] else ""
+        raise ValueError(f"{name}: shape {array.shape}, expected {axes} = {shape}{hint}")
+    return np.ascontiguousarray(array)
+
+
 def indices(name: str, value: Any, count: int) -> np.ndarray:
     """`value` as an integer array within 0..count-1."""
     array = as_array(name, value)
@@ -93,13 +108,16 @@ def sequence_inputs(
     b_ih: Any,
     b_hh: Any,
     lengths: Any,
-    projected: bool = False,
+    mask: Any = None,
+    reset: Any = None,
+    variant: Any = None,
 ) -> Inputs:
     """
     Check the arguments of `<cell>_forward`. `states` maps h0 (and c0) to what was passed; None becomes zeros.
 
-    Where h is projected it has P units, the columns of w_hh, while there are still G*H rows.
+    Where a variant projects h it has P units, the columns of w_hh, while there are still G*H rows.
     """
+    projected = variant is not None and variant.w_hr is not None
     x = float_array("x", x)
     if x.ndim != 3:
         raise ValueError(f"x: shape {x.shape}, expected 3 dimensions (T, B, I)")
@@ -124,7 +142,9 @@ def sequence_inputs(
             states.items(), ((f"(B, {'P' if projected else 'H'})", P), ("(B, H)", H)), strict=False
         )
     )
-    return Inputs(x, checked_states, w_ih, w_hh, *biases, lengths_array(lengths, T, B))
+    lengths = lengths_array(lengths, T, B)
+    mask, reset = (flags_array(name, a, "(T, B)", (T, B)) for name, a in (("mask", mask), ("reset", reset)))
+    return Inputs(x, checked_states, w_ih, w_hh, *biases, lengths, mask, reset)
 
 
 def output_gradients(
@@ -147,6 +167,12 @@ def output_gradients(
         np.zeros(shape, y.dtype) if d is None else np.array(shaped(name, d, y.dtype, "(B, H)", shape, like="y"))
         for (name, d), shape in zip(dstates.items(), states, strict=False)
     )
+
+
+def step_gradients(cache: Cache, dc: Any) -> np.ndarray | None:
+    """Check those of an LSTM's c of all steps, or None; after `output_gradients`."""
+    shape = (*cache.y.shape[:2], getattr(cache, "c_width", cache.y.shape[2]))
+    return None if dc is None else shaped("dc", dc, cache.y.dtype, "(T, B, H)", shape, like="y")
 
 
 def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:

@@ -25,7 +25,9 @@ BLOCK_BYTES = 2 * 1024 * 1024
 
 def plan_of(inputs: Inputs, reverse: bool) -> Plan:
     T, B, _ = inputs.x.shape
-    return Plan(T, B, inputs.lengths, reverse)
+    mask = None if inputs.mask is None or inputs.mask.all() else inputs.mask
+    reset = None if inputs.reset is None or not inputs.reset.any() else inputs.reset
+    return Plan(T, B, inputs.lengths, reverse, mask, reset)
 
 
 class _Kept:
@@ -58,6 +60,17 @@ class _Kept:
     def segments(self, plan: Plan) -> list:
         """What backward works on, from the last one on."""
         return plan.blocks(None, self.steps)[::-1] or [(0, 0, slice(0, 0))]
+
+
+def _shown(plan: Plan, gates: np.ndarray, names: str) -> dict[str, np.ndarray]:
+    """The gates by name, one letter a block, as copies: backward makes gradients of them."""
+    blocks = np.split(gates, len(names), axis=1)
+    return {name: plan.unpack(block.copy()) for name, block in zip(names, blocks, strict=True)}
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array.flags.writeable = False
+    return array
 
 
 def bias_sum(b_ih: np.ndarray | None, b_hh: np.ndarray | None, w_hh: np.ndarray) -> np.ndarray:
@@ -133,7 +146,7 @@ class _Gradients:
 
 def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: str, reverse: bool, save: bool):
     """As `fastrnn.functional.rnn_forward`."""
-    x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, *_ = inputs
     plan = plan_of(inputs, reverse)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
     both = plan.states(h0_sorted)
@@ -145,13 +158,14 @@ def rnn_forward(inputs: Inputs, products: BlasProducts, isa: str, nonlinearity: 
         forward(cell, plan, 0, plan.steps, h, None, h, None, h0_sorted, None, True, loop_sharing(products, plan, w_hh))
     y = plan.unpack(h)
     kept = (products, isa, plan, x_rows, h0_sorted, both, w_ih, w_hh, b_ih, b_hh, nonlinearity == "relu")
-    return y, plan.last(h, h0_sorted), Cache("rnn", products.engine, y, *kept) if save else None
+    cache = Cache("rnn", products.engine, y, *kept, gates=lambda: {"h": y}) if save else None
+    return y, plan.last(h, h0_sorted), cache
 
 
 def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> RNNGrads:
     """As `fastrnn.functional.rnn_backward`."""
     products, isa, plan, x_rows, h0, both, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
-    h, dh, dy_rows = plan.of_steps(both), plan.sort(dh), plan.pack(dy)
+    h, dh, dy_rows = plan.of_steps(both), plan.sort_ends(dh), plan.pack(dy)
     dpre = empty(h.shape, h.dtype)
     recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
     with products.looping(plan.B, w_hh):
@@ -163,40 +177,63 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
 
 
 def lstm_forward(
-    inputs: Inputs, products: BlasProducts, isa: str, reverse: bool, save: bool, checkpoint: int | None = None
+    inputs: Inputs,
+    products: BlasProducts,
+    isa: str,
+    reverse: bool,
+    save: bool,
+    checkpoint: int | None = None,
+    cell_states: bool = False,
 ):
     """As `fastrnn.functional.lstm_forward`."""
-    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, _ = inputs
+    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, *_ = inputs
     H = h0.shape[1]
     plan = plan_of(inputs, reverse)
     kept = _Kept(plan, save, checkpoint)
     x_rows, h0_sorted, c0_sorted = plan.pack(x), plan.sort(h0), plan.sort(c0)
     both = plan.states(h0_sorted)
     h = plan.of_steps(both)
-    c = empty((plan.rows, H), x.dtype) if kept.all else c0_sorted.copy()
+    every_c = kept.all or cell_states
+    c = empty((plan.rows, H), x.dtype) if every_c else c0_sorted.copy()
     blocks, gate_rows = kept.blocks(plan, 4 * H, x.itemsize)
     gates = empty((gate_rows, 4 * H), x.dtype)
     bias = bias_sum(b_ih, b_hh, w_hh)
     cell = products.cell("lstm", isa, w_hh, bias, plan.steps, plan.B)
     sharing = loop_sharing(products, plan, w_hh)
     for s0, s1, rows in blocks:
-        kept.before(s0, c)
+        # c(s0-1): a row for each sequence that runs at s0, which are the first of those before
+        before = c if not every_c else c[plan.rows_of(s0 - 1)] if s0 else c0_sorted
+        kept.before(s0, before)
         products.forward(gates[: rows.stop - rows.start], x_rows[rows], w_ih)
         with products.looping(plan.B, w_hh):
-            forward(cell, plan, s0, s1, h, c, gates, None, h0_sorted, c0_sorted, kept.all, sharing)
+            c_rows = c[rows] if every_c else c
+            forward(cell, plan, s0, s1, h, c_rows, gates, None, h0_sorted, before, every_c, sharing)
     y, h_n = plan.unpack(h), plan.last(h, h0_sorted)
-    c_n = plan.last(c, c0_sorted) if kept.all else plan.unsort(c)
+    c_n = plan.last(c, c0_sorted) if every_c else plan.unsort_ends(c)
+    shown = (plan.unpack(c),) if cell_states else ()
     if not save:
-        return y, h_n, c_n, None
+        return y, h_n, c_n, None, *shown
     values = (c, gates) if kept.all else (None, None)
     to_keep = (products, isa, plan, x_rows, h0_sorted, c0_sorted, both, kept, *values, bias, w_ih, w_hh, b_ih, b_hh)
-    return y, h_n, c_n, Cache("lstm", products.engine, y, *to_keep)
+    if kept.all:
+
+        def show() -> dict[str, np.ndarray]:
+            return _shown(plan, gates, "ifgo") | {"c": _read_only(plan.unpack(c)), "h": y}
+    else:
+
+        def show() -> dict[str, np.ndarray]:
+            return lstm_forward(inputs, products, isa, reverse, True)[3].gates()
+
+    return y, h_n, c_n, Cache("lstm", products.engine, y, *to_keep, gates=show), *map(_read_only, shown)
 
 
-def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, need: frozenset[str]) -> LSTMGrads:
-    """As `fastrnn.functional.lstm_backward`."""
+def lstm_backward(
+    cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, dcs: np.ndarray | None, need: frozenset[str]
+) -> LSTMGrads:
+    """As `fastrnn.functional.lstm_backward`; dc is that of c_n, dcs that of all steps."""
     products, isa, plan, x_rows, h0, c0, both, kept, c, gates, bias, w_ih, w_hh, b_ih, b_hh = cache.take()
-    h, dh, dc, dy_rows = plan.of_steps(both), plan.sort(dh), plan.sort(dc), plan.pack(dy)
+    h, dh, dc, dy_rows = plan.of_steps(both), plan.sort_ends(dh), plan.sort_ends(dc), plan.pack(dy)
+    dcs_rows = None if dcs is None else plan.pack(dcs)
     recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
     grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     sharing = loop_sharing(products, plan, w_hh)
@@ -210,7 +247,7 @@ def lstm_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, dc: np.ndarray, 
         with products.looping(plan.B, w_hh):
             if cell is not None:
                 forward(cell, plan, s0, s1, h, c, gates, None, h0, before, True, sharing)
-            back.lstm(isa, plan, s0, s1, gates, dh, dc, dy_rows, c, before, recurrent, sharing)
+            back.lstm(isa, plan, s0, s1, gates, dh, dc, dy_rows, dcs_rows, c, before, recurrent, sharing)
         grads.of_segment(s0, s1, rows, gates)
     dx, *weights = grads.all()
     return LSTMGrads(dx, plan.unsort(dh), plan.unsort(dc), *weights)
@@ -226,9 +263,9 @@ def gru_forward(
     checkpoint: int | None = None,
 ):
     """As `fastrnn.functional.gru_forward`."""
-    x, (h0,), w_ih, w_hh, b_ih, b_hh, _ = inputs
-    B, H = h0.shape
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, *_ = inputs
     plan = plan_of(inputs, reverse)
+    B, H = plan.B, h0.shape[1]
     kept = _Kept(plan, save, checkpoint)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
     both = plan.states(h0_sorted)
@@ -249,14 +286,23 @@ def gru_forward(
         return y, h_n, None
     values = (extra, gates) if kept.all else (None, None)
     to_keep = (products, isa, plan, x_rows, h0_sorted, both, kept, *values, kind, bias, w_ih, w_hh, b_ih, b_hh)
-    return y, h_n, Cache("gru", products.engine, y, *to_keep)
+    if kept.all:
+
+        def show() -> dict[str, np.ndarray]:
+            return _shown(plan, gates, "rzn") | {"h": y}
+    else:
+
+        def show() -> dict[str, np.ndarray]:
+            return gru_forward(inputs, products, isa, reset_after, reverse, True)[2].gates()
+
+    return y, h_n, Cache("gru", products.engine, y, *to_keep, gates=show)
 
 
 def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> GRUGrads:
     """As `fastrnn.functional.gru_backward`."""
     products, isa, plan, x_rows, h0, both, kept, extra, gates, kind, bias, w_ih, w_hh, b_ih, b_hh = cache.take()
     H, reset_after = h0.shape[1], kind == "gru-after"
-    h, dh, dy_rows = plan.of_steps(both), plan.sort(dh), plan.pack(dy)
+    h, dh, dy_rows = plan.of_steps(both), plan.sort_ends(dh), plan.pack(dy)
     drh = empty((0 if reset_after else plan.B, H), h.dtype)
     rz, n = slice(0, 2 * H), slice(2 * H, 3 * H)
     recurrent = [products.recurrent_backward(w_hh[part], plan.steps, plan.B) for part in (rz, n)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _check, variants
+from fastrnn import _check, _settings, variants
 from fastrnn._cache import GRUGrads, LSTMGrads, RNNGrads, VariantCache
 from fastrnn._compiled import WEIGHTS, bias_sum, gru_bias, loop_sharing, plan_of
 from fastrnn._core.matrix import norm_back_into, sum_products_into
@@ -30,7 +30,7 @@ class _Pass:
 
     def __init__(self, cell, inputs: _check.Inputs, products: BlasProducts, isa: str, variant, plan, acts, kind, save):
         self.cell, self.inputs, self.products, self.isa, self.plan, self.kind = cell, inputs, products, isa, plan, kind
-        x, states, _, w_hh, b_ih, b_hh, _ = inputs
+        x, states, _, w_hh, b_ih, b_hh, *_ = inputs
         T, B, I = x.shape
         self.H, self.P, self.dtype = len(w_hh) // _check.GATES[cell], states[0].shape[1], x.dtype
         self.drawn = variants.draw(variant, T, B, I, self.P, self.H, x.dtype)
@@ -46,7 +46,7 @@ class _Pass:
             elif zone is not None:
                 self.options[name] = zone
         if self.drawn.h is not None:
-            self.arrays["mask_h"] = plan.sort(self.drawn.h)
+            self.arrays["mask_h"] = plan.of_sequences(self.drawn.h)
         self.x_rows = plan.pack(_times(x, self.drawn.x))
         self.allocate(save)
 
@@ -63,7 +63,8 @@ class _Pass:
         arrays, plan, H, P = self.arrays, self.plan, self.H, self.P
         G = _check.GATES[self.cell]
         self.both = plan.states(arrays["h0"])
-        arrays |= {"h": plan.of_steps(self.both), "gates": self.rows(G * H), "product": self.scratch(G * H)}
+        arrays |= {"h": plan.of_steps(self.both), "gates": self.rows(G * H)}
+        arrays["product"] = self.scratch(max(G * H, P))
         arrays["h_in"] = None if self.drawn.h is None else self.scratch(P)
         arrays["hidden"] = arrays["h"] if self.own.w_hr is None else self.rows(H)
         if self.cell == "lstm":
@@ -113,16 +114,24 @@ class _Pass:
         final = [plan.last(arrays["h"], arrays["h0"])]
         if self.cell == "lstm":
             final.append(plan.last(arrays["c"], arrays["c0"]))
-        return plan.unpack(arrays["h"]), tuple(final)
+        c = plan.unpack(arrays["c"]) if self.cell == "lstm" else None
+        return plan.unpack(arrays["h"]), tuple(final), c
+
+    def gates(self, y: np.ndarray, c: np.ndarray | None) -> dict[str, np.ndarray]:
+        """What `Cache.gates` shows."""
+        names = {"lstm": "ifgo", "gru": "rzn"}.get(self.cell, "")
+        parts = np.split(self.arrays["gates"], len(names), axis=1) if names else ()
+        shown = {name: self.plan.unpack(part.copy()) for name, part in zip(names, parts, strict=True)}
+        return shown | ({} if c is None else {"c": c.copy()}) | {"h": y}
 
     # --- backward ----------------------------------------------------------------------------------------------------
 
     def backward(self, dy, dstates, need: frozenset[str], dc_all=None) -> tuple:
         """The gradients of x, the states, W_ih, W_hh, b_ih, b_hh, and by name those of the variant's arrays."""
         arrays, plan, H, P = self.arrays, self.plan, self.H, self.P
-        arrays |= {"dy": plan.pack(dy), "dh": plan.sort(dstates[0])}
+        arrays |= {"dy": plan.pack(dy), "dh": plan.sort_ends(dstates[0])}
         if self.cell == "lstm":
-            arrays |= {"dc": plan.sort(dstates[1]), "past_c": self.scratch(H)}
+            arrays |= {"dc": plan.sort_ends(dstates[1]), "past_c": self.scratch(H)}
             arrays["dc_all"] = None if dc_all is None else plan.pack(dc_all)
         arrays["past_h"] = self.scratch(P)
         if self.own.w_hr is not None:
@@ -220,23 +229,26 @@ def forward(
     cell: str,
     inputs: _check.Inputs,
     products: BlasProducts,
-    isa: str,
     variant: variants.Variant,
+    *,
     reverse: bool,
     save: bool,
-    *,
     nonlinearity: str = "tanh",
     reset_after: bool = True,
 ) -> tuple:
-    """Y, the final states as a tuple, and the cache."""
+    """Y, the final states as a tuple, the cache, and c of all steps or None."""
     acts = variants.activations_of(cell, variant.activations, nonlinearity)
     kind = cell if cell != "gru" else "gru-after" if reset_after else "gru-before"
-    run = _Pass(cell, inputs, products, isa, variant, plan_of(inputs, reverse), acts, kind, save)
-    y, final = run.forward()
-    return y, final, VariantCache(cell, products.engine, y, run.H, run) if save else None
+    run = _Pass(cell, inputs, products, _settings.isa(), variant, plan_of(inputs, reverse), acts, kind, save)
+    y, final, c = run.forward()
+    if not save:
+        return y, final, None, c
+    if c is not None:
+        c = c.copy() if np.shares_memory(c, run.arrays["c"]) else c  # backward reads its own
+    return y, final, VariantCache(cell, products.engine, y, run.H, run, gates=lambda: run.gates(y, c)), c
 
 
-def backward(cache: VariantCache, dy: np.ndarray, dstates: tuple, need: frozenset[str]) -> Any:
+def backward(cache: VariantCache, dy: np.ndarray, dstates: tuple, need: frozenset[str], dc=None) -> Any:
     """The gradients."""
     (run,) = cache.take()
-    return GRADS[cache.cell](*run.backward(dy, dstates, need))
+    return GRADS[cache.cell](*run.backward(dy, dstates, need, dc))

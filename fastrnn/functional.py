@@ -40,6 +40,8 @@ def rnn_forward(
     *,
     nonlinearity: str = "tanh",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
     checkpoint: int | None = None,
@@ -63,6 +65,12 @@ def rnn_forward(
     lengths : integers (B,), optional
         The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
         is proportional to the sum of the lengths. None: all are T.
+    mask : bool (T, B), optional
+        False where a sequence skips a step: its state passes on unchanged, outputs and gradients there are zeros, and
+        what the inputs hold there never matters. Gaps may be anywhere; together with `lengths` both must hold.
+    reset : bool (T, B), optional
+        True where a sequence's state is set to zeros before the step, in the direction it is walked, even if the mask
+        skips the step; not past the sequence's length. No gradient passes a reset.
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
@@ -79,7 +87,7 @@ def rnn_forward(
     y : array (T, B, H)
         The states. Read-only when `save`, for backward reads it.
     h_n : array (B, H)
-        The state after each sequence's last step; that of an empty sequence is its h0.
+        The state after each sequence's last step, or a reset behind it; that of an empty sequence is its h0.
     cache : Cache or None
         For `rnn_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till then.
 
@@ -92,29 +100,15 @@ def rnn_forward(
     -----
     Equation: Elman 1990, with the two biases of `torch.nn.RNN`.
     """
-    _check.checkpoint_steps(checkpoint, variant)
+    _check.checkpoint_steps(checkpoint, variants.checked(variant))
+    which = {"lengths": lengths, "mask": mask, "reset": reset}
+    options = {"nonlinearity": nonlinearity, "reverse": bool(reverse), "save": bool(save)}
     if _settings.engine() == "reference":
-        return reference.rnn_forward(
-            x,
-            h0,
-            w_ih,
-            w_hh,
-            b_ih,
-            b_hh,
-            nonlinearity=nonlinearity,
-            lengths=lengths,
-            reverse=reverse,
-            save=save,
-            variant=variant,
-        )
+        return reference.rnn_forward(x, h0, w_ih, w_hh, b_ih, b_hh, **which, **options, variant=variant)
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-    inputs = _check.sequence_inputs(
-        "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
-    )
+    inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, **which, variant=variant)
     if variant is not None:
-        y, (h_n,), cache = _compiled_variants.forward(
-            "rnn", inputs, products(), _settings.isa(), variant, bool(reverse), bool(save), nonlinearity=nonlinearity
-        )
+        y, (h_n,), cache, _ = _compiled_variants.forward("rnn", inputs, products(), variant, **options)
         return y, h_n, cache
     return _compiled.rnn_forward(inputs, products(), _settings.isa(), nonlinearity, bool(reverse), bool(save))
 
@@ -129,11 +123,14 @@ def lstm_forward(
     b_hh: ArrayLike | None = None,
     *,
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
     checkpoint: int | None = None,
     variant: Variant | None = None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, Cache | None]:
+    return_cell_states: bool = False,
+) -> tuple[np.ndarray, ...]:
     """
     Run an LSTM over sequences.
 
@@ -153,6 +150,12 @@ def lstm_forward(
     lengths : integers (B,), optional
         The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
         is proportional to the sum of the lengths. None: all are T.
+    mask : bool (T, B), optional
+        False where a sequence skips a step: its state passes on unchanged, outputs and gradients there are zeros, and
+        what the inputs hold there never matters. Gaps may be anywhere; together with `lengths` both must hold.
+    reset : bool (T, B), optional
+        True where a sequence's state is set to zeros before the step, in the direction it is walked, even if the mask
+        skips the step; not past the sequence's length. No gradient passes a reset.
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
@@ -165,16 +168,20 @@ def lstm_forward(
     variant : fastrnn.Variant, optional
         What to do besides or instead of the plain cell's steps: activations, clip, layer normalisation, zoneout,
         dropout, peepholes, coupled gates, projection. Not together with `checkpoint`.
+    return_cell_states : bool
+        Also return `c`.
 
     Returns
     -------
     y : array (T, B, H)
         The hidden states. Read-only when `save`, for backward reads it.
     h_n, c_n : array (B, H)
-        The state after each sequence's last step; that of an empty sequence is its h0, c0.
+        The state after each sequence's last step, or a reset behind it; that of an empty sequence is its h0, c0.
     cache : Cache or None
         For `lstm_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till
         then.
+    c : array (T, B, H), with `return_cell_states`
+        The cell states of all steps, zeros where no sequence runs. May be read-only when `save`.
 
     Raises
     ------
@@ -185,20 +192,19 @@ def lstm_forward(
     -----
     Equations: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`.
     """
-    checkpoint = _check.checkpoint_steps(checkpoint, variant)
+    checkpoint = _check.checkpoint_steps(checkpoint, variants.checked(variant))
+    which = {"lengths": lengths, "mask": mask, "reset": reset}
+    options = {"reverse": bool(reverse), "save": bool(save)}
     if _settings.engine() == "reference":
-        return reference.lstm_forward(
-            x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths=lengths, reverse=reverse, save=save, variant=variant
-        )
-    inputs = _check.sequence_inputs(
-        "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
-    )
+        options |= {"return_cell_states": return_cell_states, "variant": variant}
+        return reference.lstm_forward(x, h0, c0, w_ih, w_hh, b_ih, b_hh, **which, **options)
+    inputs = _check.sequence_inputs("lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, **which, variant=variant)
     if variant is not None:
-        y, (h_n, c_n), cache = _compiled_variants.forward(
-            "lstm", inputs, products(), _settings.isa(), variant, bool(reverse), bool(save)
-        )
-        return y, h_n, c_n, cache
-    return _compiled.lstm_forward(inputs, products(), _settings.isa(), bool(reverse), bool(save), checkpoint)
+        y, (h_n, c_n), cache, c = _compiled_variants.forward("lstm", inputs, products(), variant, **options)
+        return y, h_n, c_n, cache, *((c,) if return_cell_states else ())
+    return _compiled.lstm_forward(
+        inputs, products(), _settings.isa(), bool(reverse), bool(save), checkpoint, bool(return_cell_states)
+    )
 
 
 def gru_forward(
@@ -211,6 +217,8 @@ def gru_forward(
     *,
     reset_after: bool = True,
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
     checkpoint: int | None = None,
@@ -238,6 +246,12 @@ def gru_forward(
     lengths : integers (B,), optional
         The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
         is proportional to the sum of the lengths. None: all are T.
+    mask : bool (T, B), optional
+        False where a sequence skips a step: its state passes on unchanged, outputs and gradients there are zeros, and
+        what the inputs hold there never matters. Gaps may be anywhere; together with `lengths` both must hold.
+    reset : bool (T, B), optional
+        True where a sequence's state is set to zeros before the step, in the direction it is walked, even if the mask
+        skips the step; not past the sequence's length. No gradient passes a reset.
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
@@ -256,7 +270,7 @@ def gru_forward(
     y : array (T, B, H)
         The states. Read-only when `save`, for backward reads it.
     h_n : array (B, H)
-        The state after each sequence's last step; that of an empty sequence is its h0.
+        The state after each sequence's last step, or a reset behind it; that of an empty sequence is its h0.
     cache : Cache or None
         For `gru_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till then.
 
@@ -269,35 +283,14 @@ def gru_forward(
     -----
     Equations: Cho et al. 2014 for the reset before the product; `torch.nn.GRU` for the reset after it.
     """
-    checkpoint = _check.checkpoint_steps(checkpoint, variant)
+    checkpoint = _check.checkpoint_steps(checkpoint, variants.checked(variant))
+    which = {"lengths": lengths, "mask": mask, "reset": reset}
+    options = {"reset_after": bool(reset_after), "reverse": bool(reverse), "save": bool(save)}
     if _settings.engine() == "reference":
-        return reference.gru_forward(
-            x,
-            h0,
-            w_ih,
-            w_hh,
-            b_ih,
-            b_hh,
-            reset_after=reset_after,
-            lengths=lengths,
-            reverse=reverse,
-            save=save,
-            variant=variant,
-        )
-    inputs = _check.sequence_inputs(
-        "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
-    )
+        return reference.gru_forward(x, h0, w_ih, w_hh, b_ih, b_hh, **which, **options, variant=variant)
+    inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, **which, variant=variant)
     if variant is not None:
-        y, (h_n,), cache = _compiled_variants.forward(
-            "gru",
-            inputs,
-            products(),
-            _settings.isa(),
-            variant,
-            bool(reverse),
-            bool(save),
-            reset_after=bool(reset_after),
-        )
+        y, (h_n,), cache, _ = _compiled_variants.forward("gru", inputs, products(), variant, **options)
         return y, h_n, cache
     return _compiled.gru_forward(
         inputs, products(), _settings.isa(), bool(reset_after), bool(reverse), bool(save), checkpoint
@@ -319,7 +312,8 @@ def rnn_backward(
     cache : Cache
         From `rnn_forward`; used up by this call.
     dy : array (T, B, H) or None
-        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+        The gradient of the loss with respect to `y`; None is zeros. What it holds where no
+        sequence runs is ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
     need : names, optional
@@ -350,6 +344,7 @@ def lstm_backward(
     dy: ArrayLike | None,
     dh_n: ArrayLike | None = None,
     dc_n: ArrayLike | None = None,
+    dc: ArrayLike | None = None,
     *,
     need: Iterable[str] | None = None,
 ) -> LSTMGrads:
@@ -361,9 +356,12 @@ def lstm_backward(
     cache : Cache
         From `lstm_forward`; used up by this call.
     dy : array (T, B, H) or None
-        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+        The gradient of the loss with respect to `y`; None is zeros. What it holds where no
+        sequence runs is ignored.
     dh_n, dc_n : array (B, H), optional
         Those with respect to `h_n` and `c_n`.
+    dc : array (T, B, H), optional
+        That with respect to the cell states of all steps, `c`; as `dy`, it is ignored where no sequence runs.
     need : names, optional
         The gradients that are wanted, of the names below; the others are None. That of `x` is a product of its own, and
         so are those of weights and biases together: either is not computed where nothing of it is wanted. None: all.
@@ -380,11 +378,12 @@ def lstm_backward(
     """
     asked = _check.needed(need, LSTMGrads._fields)
     if getattr(cache, "engine", None) == "reference":
-        return _only(asked, reference.lstm_backward(cache, dy, dh_n, dc_n))
-    dy, (dh, dc) = _check.output_gradients("lstm", "compiled", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+        return _only(asked, reference.lstm_backward(cache, dy, dh_n, dc_n, dc))
+    dy, states = _check.output_gradients("lstm", "compiled", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    dc = _check.step_gradients(cache, dc)
     if isinstance(cache, VariantCache):
-        return _only(asked, _compiled_variants.backward(cache, dy, (dh, dc), asked))
-    return _only(asked, _compiled.lstm_backward(cache, dy, dh, dc, asked))
+        return _only(asked, _compiled_variants.backward(cache, dy, states, asked, dc))
+    return _only(asked, _compiled.lstm_backward(cache, dy, *states, dc, asked))
 
 
 def gru_backward(
@@ -398,7 +397,8 @@ def gru_backward(
     cache : Cache
         From `gru_forward`; used up by this call.
     dy : array (T, B, H) or None
-        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+        The gradient of the loss with respect to `y`; None is zeros. What it holds where no
+        sequence runs is ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
     need : names, optional

@@ -35,11 +35,23 @@ def zeros_for_none(b_ih, b_hh, w_hh):
 
 
 class Walk:
-    """The order of the time steps of a batch, and who is running at each."""
+    """The order of the time steps of a batch, who is running at each, and who starts anew there."""
 
-    def __init__(self, T: int, lengths: np.ndarray | None, reverse: bool):
+    def __init__(
+        self,
+        T: int,
+        lengths: np.ndarray | None,
+        reverse: bool,
+        mask: np.ndarray | None = None,
+        reset: np.ndarray | None = None,
+    ):
         self.times = list(range(T - 1, -1, -1) if reverse else range(T))
-        self.running = None if lengths is None else np.arange(T)[:, None, None] < lengths[:, None]
+        self.running = None if mask is None else mask[:, :, None]
+        self.reset = None if reset is None else reset[:, :, None]
+        if lengths is not None:
+            inside = np.arange(T)[:, None, None] < lengths[:, None]
+            self.running = inside if mask is None else inside & self.running
+            self.reset = None if reset is None else inside & self.reset
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.times)
@@ -51,9 +63,21 @@ class Walk:
         """`value` for the sequences that run at time t, `otherwise` for the rest."""
         return value if self.running is None else np.where(self.running[t], value, otherwise)
 
+    def zeros_where_reset(self, t: int, state: np.ndarray) -> np.ndarray:
+        """The state that step t begins with. Also the gradient of the one before, which is of no use after a reset."""
+        return state if self.reset is None else np.where(self.reset[t], state.dtype.type(0), state)
+
     def without_padding(self, a: np.ndarray) -> np.ndarray:
         """A (T, B, n) array with zeros where no sequence runs, so that what stood there cannot matter, NaN included."""
         return a if self.running is None else np.where(self.running, a, a.dtype.type(0))
+
+    def by_name(self, steps: dict[int, tuple], names: tuple[str, ...], like: np.ndarray) -> dict[str, np.ndarray]:
+        """The first values kept of each step, as arrays like `like` over all of them."""
+        result = {name: np.zeros_like(like) for name in names}
+        for t, values in steps.items():
+            for name, value in zip(names, values, strict=False):
+                result[name][t] = self.where_running(t, value, 0)
+        return result
 
 
 # --- RNN: h' = act(W_ih x + b_ih + W_hh h + b_hh) --------------------------------------------------------------------
@@ -80,19 +104,19 @@ def rnn_forward(
     *,
     nonlinearity="tanh",
     lengths=None,
+    mask=None,
+    reset=None,
     reverse=False,
     save=True,
     checkpoint=None,
     variant=None,
 ):
     """See `fastrnn.functional.rnn_forward`. All is kept, whatever `checkpoint` says."""
-    _check.checkpoint_steps(checkpoint)
+    _check.checkpoint_steps(checkpoint, variants.checked(variant))
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-    inputs = _check.sequence_inputs(
-        "rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
-    )
-    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = inputs
-    walk = Walk(len(x), lengths, reverse)
+    inputs = _check.sequence_inputs("rnn", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, mask, reset, variant)
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths, mask, reset = inputs
+    walk = Walk(len(x), lengths, reverse, mask, reset)
     if variant is not None:
         y, (h_n,), _, cache = reference_variants.forward(
             "rnn", inputs, variant, walk, nonlinearity=nonlinearity, save=save
@@ -104,12 +128,15 @@ def rnn_forward(
     biases = zeros_for_none(b_ih, b_hh, w_hh)
     steps = {}
     for t in walk:
+        h = walk.zeros_where_reset(t, h)
         h_next = rnn_step(x[t], h, w_ih, w_hh, *biases, nonlinearity)
         y[t] = walk.where_running(t, h_next, 0)
         steps[t] = h
         h = walk.where_running(t, h_next, h)
-    cache = Cache("rnn", "reference", y, walk, x, steps, w_ih, w_hh, b_ih, b_hh, nonlinearity) if save else None
-    return y, h, cache
+    if not save:
+        return y, h, None
+    kept = (walk, x, steps, w_ih, w_hh, b_ih, b_hh, nonlinearity)
+    return y, h, Cache("rnn", "reference", y, *kept, gates=lambda: {"h": y})
 
 
 def rnn_backward(cache, dy, dh_n=None):
@@ -127,7 +154,7 @@ def rnn_backward(cache, dy, dh_n=None):
         dw_ih += da.T @ x[t]
         dw_hh += da.T @ h
         db += da.sum(axis=0)
-        dh = walk.where_running(t, da @ w_hh, dh)
+        dh = walk.zeros_where_reset(t, walk.where_running(t, da @ w_hh, dh))
     return RNNGrads(dx, dh, dw_ih, dw_hh, None if b_ih is None else db, None if b_hh is None else db.copy())
 
 
@@ -164,52 +191,68 @@ def lstm_forward(
     b_hh=None,
     *,
     lengths=None,
+    mask=None,
+    reset=None,
     reverse=False,
     save=True,
     checkpoint=None,
+    return_cell_states=False,
     variant=None,
 ):
     """See `fastrnn.functional.lstm_forward`. All is kept, whatever `checkpoint` says."""
-    _check.checkpoint_steps(checkpoint)
+    _check.checkpoint_steps(checkpoint, variants.checked(variant))
     inputs = _check.sequence_inputs(
-        "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
+        "lstm", x, {"h0": h0, "c0": c0}, w_ih, w_hh, b_ih, b_hh, lengths, mask, reset, variant
     )
-    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, lengths = inputs
-    walk = Walk(len(x), lengths, reverse)
+    x, (h0, c0), w_ih, w_hh, b_ih, b_hh, lengths, mask, reset = inputs
+    walk = Walk(len(x), lengths, reverse, mask, reset)
     if variant is not None:
-        y, (h_n, c_n), _, cache = reference_variants.forward("lstm", inputs, variant, walk, save=save)
-        return y, h_n, c_n, cache
+        y, (h_n, c_n), cs, cache = reference_variants.forward("lstm", inputs, variant, walk, save=save)
+        return y, h_n, c_n, cache, *((cs,) if return_cell_states else ())
     x = walk.without_padding(x)
     h, c = h0.copy(), c0.copy()
     y = np.zeros((*x.shape[:2], h.shape[1]), x.dtype)
+    cs = np.zeros_like(y)
     biases = zeros_for_none(b_ih, b_hh, w_hh)
     steps = {}
     for t in walk:
+        h, c = walk.zeros_where_reset(t, h), walk.zeros_where_reset(t, c)
         h_next, c_next, gates = lstm_step(x[t], h, c, w_ih, w_hh, *biases)
-        y[t] = walk.where_running(t, h_next, 0)
+        y[t], cs[t] = walk.where_running(t, h_next, 0), walk.where_running(t, c_next, 0)
         steps[t] = h, c, c_next, gates
         h, c = walk.where_running(t, h_next, h), walk.where_running(t, c_next, c)
-    cache = Cache("lstm", "reference", y, walk, x, steps, w_ih, w_hh, b_ih, b_hh) if save else None
-    return y, h, c, cache
+    shown = (cs,) if return_cell_states else ()
+    if not save:
+        return y, h, c, None, *shown
+
+    def gates_by_name():
+        of_steps = {t: gates for t, (_, _, _, gates) in steps.items()}
+        return walk.by_name(of_steps, ("i", "f", "g", "o"), y) | {"c": cs.copy(), "h": y}
+
+    cache = Cache("lstm", "reference", y, walk, x, steps, w_ih, w_hh, b_ih, b_hh, gates=gates_by_name)
+    return y, h, c, cache, *shown
 
 
-def lstm_backward(cache, dy, dh_n=None, dc_n=None):
+def lstm_backward(cache, dy, dh_n=None, dc_n=None, dc=None):
     """See `fastrnn.functional.lstm_backward`."""
+    dcs = dc  # at every step; below, dc is that of one state
     dy, (dh, dc) = _check.output_gradients("lstm", "reference", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
+    dcs = _check.step_gradients(cache, dcs)
     if isinstance(cache, VariantCache):
-        return reference_variants.backward("lstm", cache.take(), dy, (dh, dc))
+        return reference_variants.backward("lstm", cache.take(), dy, (dh, dc), dcs)
     walk, x, steps, w_ih, w_hh, b_ih, b_hh = cache.take()
-    dy = walk.without_padding(dy)
+    dy, dcs = walk.without_padding(dy), None if dcs is None else walk.without_padding(dcs)
     dx, dw_ih, dw_hh, db = (np.zeros(shape, x.dtype) for shape in (x.shape, w_ih.shape, w_hh.shape, len(w_hh)))
     for t in reversed(walk):
         h, c, c_next, gates = steps[t]
-        da, dc_step = lstm_step_backward(dh + dy[t], dc, c, c_next, gates)
+        da, dc_step = lstm_step_backward(dh + dy[t], dc if dcs is None else dc + dcs[t], c, c_next, gates)
         da = walk.where_running(t, da, 0)
         dx[t] = da @ w_ih
         dw_ih += da.T @ x[t]
         dw_hh += da.T @ h
         db += da.sum(axis=0)
-        dh, dc = walk.where_running(t, da @ w_hh, dh), walk.where_running(t, dc_step, dc)
+        dh = walk.zeros_where_reset(t, walk.where_running(t, da @ w_hh, dh))
+        dc = walk.zeros_where_reset(t, walk.where_running(t, dc_step, dc))
     return LSTMGrads(dx, dh, dc, dw_ih, dw_hh, None if b_ih is None else db, None if b_hh is None else db.copy())
 
 
@@ -267,18 +310,18 @@ def gru_forward(
     *,
     reset_after=True,
     lengths=None,
+    mask=None,
+    reset=None,
     reverse=False,
     save=True,
     checkpoint=None,
     variant=None,
 ):
     """See `fastrnn.functional.gru_forward`. All is kept, whatever `checkpoint` says."""
-    _check.checkpoint_steps(checkpoint)
-    inputs = _check.sequence_inputs(
-        "gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, variants.projected(variants.checked(variant))
-    )
-    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths = inputs
-    walk = Walk(len(x), lengths, reverse)
+    _check.checkpoint_steps(checkpoint, variants.checked(variant))
+    inputs = _check.sequence_inputs("gru", x, {"h0": h0}, w_ih, w_hh, b_ih, b_hh, lengths, mask, reset, variant)
+    x, (h0,), w_ih, w_hh, b_ih, b_hh, lengths, mask, reset = inputs
+    walk = Walk(len(x), lengths, reverse, mask, reset)
     if variant is not None:
         y, (h_n,), _, cache = reference_variants.forward(
             "gru", inputs, variant, walk, reset_after=reset_after, save=save
@@ -290,12 +333,19 @@ def gru_forward(
     biases = zeros_for_none(b_ih, b_hh, w_hh)
     steps = {}
     for t in walk:
+        h = walk.zeros_where_reset(t, h)
         h_next, gates = gru_step(x[t], h, w_ih, w_hh, *biases, reset_after)
         y[t] = walk.where_running(t, h_next, 0)
         steps[t] = h, gates
         h = walk.where_running(t, h_next, h)
-    cache = Cache("gru", "reference", y, walk, x, steps, w_ih, w_hh, b_ih, b_hh, reset_after) if save else None
-    return y, h, cache
+    if not save:
+        return y, h, None
+
+    def gates_by_name():
+        return walk.by_name({t: gates for t, (_, gates) in steps.items()}, ("r", "z", "n"), y) | {"h": y}
+
+    kept = (walk, x, steps, w_ih, w_hh, b_ih, b_hh, reset_after)
+    return y, h, Cache("gru", "reference", y, *kept, gates=gates_by_name)
 
 
 def gru_backward(cache, dy, dh_n=None):
@@ -318,5 +368,5 @@ def gru_backward(cache, dy, dh_n=None):
         dw_hh[2 * H :] += da_hidden[:, 2 * H :].T @ beside
         db_ih += da.sum(axis=0)
         db_hh += da_hidden.sum(axis=0)
-        dh = walk.where_running(t, dh_step, dh)
+        dh = walk.zeros_where_reset(t, walk.where_running(t, dh_step, dh))
     return GRUGrads(dx, dh, dw_ih, dw_hh, None if b_ih is None else db_ih, None if b_hh is None else db_hh)

@@ -278,6 +278,15 @@ def stages(cell, inputs: _check.Inputs, arrays: variants.Arrays, variant, nonlin
     )
 
 
+def gates_by_name(cell, walk, steps, y, all_c):
+    """What `Cache.gates` shows."""
+    names, place = {"lstm": ("ifgo", 3), "gru": ("rzn", 2)}.get(cell, ("", 0))
+    of_steps = {t: kept[place] for t, (kept, _) in steps.items()} if names else {}
+    like = y if all_c is None else all_c
+    shown = walk.by_name(of_steps, tuple(names), like)
+    return shown | ({} if all_c is None else {"c": all_c.copy()}) | {"h": y}
+
+
 def forward(cell, inputs: _check.Inputs, variant, walk, *, nonlinearity="tanh", reset_after=True, save=True):
     """Y, the final states, the states c of all steps of an LSTM (else None), and the cache."""
     x, states, w_ih, w_hh, b_ih = inputs[:5]
@@ -295,6 +304,7 @@ def forward(cell, inputs: _check.Inputs, variant, walk, *, nonlinearity="tanh", 
     y, all_c, steps = np.zeros((T, B, P), x.dtype), None if c is None else np.zeros((T, B, H), x.dtype), {}
     step, _ = STEPS[cell]
     for t in walk:
+        h, c = walk.zeros_where_reset(t, h), None if c is None else walk.zeros_where_reset(t, c)
         out, c_new, kept = step(s, a_x[t], h, h if drawn.h is None else h * drawn.h, c)
         out, kept_out = (out, None) if project is None else project.forward(out)
         h_next = zoned(out, h, drawn.zone_h, t)
@@ -308,14 +318,14 @@ def forward(cell, inputs: _check.Inputs, variant, walk, *, nonlinearity="tanh", 
     cache = None
     if save:
         kept = (walk, s, from_x, kept_x, project, drawn, arrays, steps, inputs)
-        cache = VariantCache(cell, "reference", y, H, *kept)
+        cache = VariantCache(cell, "reference", y, H, *kept, gates=lambda: gates_by_name(cell, walk, steps, y, all_c))
     return y, (h,) if c is None else (h, c), all_c, cache
 
 
 def backward(cell, kept: tuple, dy, dstates, dc_all=None):
     """The gradients, from what the cache kept."""
     walk, s, from_x, kept_x, project, drawn, arrays, steps, inputs = kept
-    dy = walk.without_padding(dy)
+    dy, dc_all = walk.without_padding(dy), None if dc_all is None else walk.without_padding(dc_all)
     dh, dc = dstates[0], dstates[1] if len(dstates) > 1 else None
     da_x = np.zeros((*dy.shape[:2], len(inputs.w_ih)), dy.dtype)
     _, step_backward = STEPS[cell]
@@ -330,9 +340,9 @@ def backward(cell, kept: tuple, dy, dstates, dc_all=None):
             dc_new, dc_past = zoned_backward(walk.where_running(t, dc_t, 0), drawn.zone_c, t)
         da_x[t], dh_direct, dh_in, dc_before = step_backward(s, kept_step, d, dc_new)
         dh_in = dh_in if drawn.h is None else dh_in * drawn.h
-        dh = walk.where_running(t, dh_in + dh_direct + dh_past, dh)
+        dh = walk.zeros_where_reset(t, walk.where_running(t, dh_in + dh_direct + dh_past, dh))
         if dc is not None:
-            dc = walk.where_running(t, dc_before + dc_past, dc)
+            dc = walk.zeros_where_reset(t, walk.where_running(t, dc_before + dc_past, dc))
     dx = from_x.backward(da_x, kept_x)
     dx = dx if drawn.x is None else dx * drawn.x
     parts = [np.concatenate([getattr(p, name) for p in s.recurrent]) for name in ("dw", "db")]

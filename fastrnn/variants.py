@@ -121,11 +121,6 @@ def checked(variant: Any) -> Variant | None:
     return variant
 
 
-def projected(variant: Variant | None) -> bool:
-    """Whether h is narrower than c."""
-    return variant is not None and variant.w_hr is not None
-
-
 def probability(name: str, value: Any, below: float | None = None) -> float:
     """`value` as a probability; of dropout, which divides by 1 - p, below 1."""
     try:

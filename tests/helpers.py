@@ -69,6 +69,8 @@ class Problem:
     dstates: dict[str, np.ndarray | None]  # dh_n, (dc_n)
     lengths: np.ndarray | None = None
     reverse: bool = False
+    mask: np.ndarray | None = None
+    reset: np.ndarray | None = None
 
     def astype(self, dtype) -> Problem:
         """The same numbers in another dtype."""
@@ -132,6 +134,8 @@ def forward(problem: Problem, module: ModuleType = functional, save: bool = True
         **problem.arrays,
         **problem.variant.options,
         lengths=problem.lengths,
+        mask=problem.mask,
+        reset=problem.reset,
         reverse=problem.reverse,
         save=save,
         **options,

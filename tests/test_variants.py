@@ -170,9 +170,12 @@ def configurations(draw):
     T, B, I = draw(st.integers(0, 4)), draw(st.integers(0, 5)), draw(st.integers(0, 3))
     H, P = draw(st.sampled_from([1, 3, 8, 17, 35])), draw(st.sampled_from([1, 2, 9, 20]))
     lengths = draw(st.none() | st.lists(st.integers(0, T), min_size=B, max_size=B))
-    return make(
-        cell, names, options, T, B, I, H, P, seed=draw(st.integers(0, 99)), lengths=lengths, reverse=draw(st.booleans())
-    )
+    marks = [draw(st.booleans()) and np.random.default_rng(draw(st.integers(0, 9))).random((T, B)) for _ in range(2)]
+    seed, reverse = draw(st.integers(0, 99)), draw(st.booleans())
+    p = make(cell, names, options, T, B, I, H, P, seed=seed, lengths=lengths, reverse=reverse)
+    for name, random in zip(("mask", "reset"), marks, strict=True):
+        p.call[name] = None if random is False else random < (0.7 if name == "mask" else 0.2)
+    return p
 
 
 @pytest.mark.parametrize("dtype", helpers.DTYPES)
@@ -191,11 +194,38 @@ def test_compiled_engines_agree_with_the_reference(compiled, dtype, p):
     with compiled.active():
         results = run(p)
         inference, _ = forward(p, save=False)
+        shown = forward(p)[1].gates()
     if p.options["clip"] is None or dtype is np.float64:
         helpers.assert_close(results, expected, TOLERANCE[dtype])
     outputs = {name: results[name] for name in inference}
     helpers.assert_close(outputs, {name: expected[name] for name in inference}, TOLERANCE[dtype])
     helpers.assert_same_bits(inference, outputs)
+    helpers.assert_close(shown, forward(astype(p, np.float64), reference)[1].gates(), TOLERANCE[dtype])
+
+
+def test_c_of_all_steps_and_its_gradient(engine):
+    names = ARRAYS["lstm"]
+    p = make("lstm", names, {"zoneout": (0.2, 0.3), "rng": 1}, 4, 3, 2, 5, 3, seed=9, lengths=(4, 0, 2))
+    dc = np.random.default_rng(1).standard_normal((4, 3, 5))
+
+    def loss(w_ih):
+        arrays = p.arrays | {"w_ih": w_ih}
+        *_, c = reference.lstm_forward(
+            **arrays, variant=Variant(**p.extra, **p.options), **p.call, return_cell_states=True
+        )
+        return float(np.sum(c * dc))
+
+    with engine.active():
+        *_, cache, c = functional.lstm_forward(
+            **p.arrays, variant=Variant(**p.extra, **p.options), **p.call, return_cell_states=True
+        )
+        grads = functional.lstm_backward(cache, None, dc=dc)
+    assert loss(p.arrays["w_ih"]) == pytest.approx(np.sum(c * dc), rel=1e-12)
+    for index in ((0, 0), (7, 1), (13, 0), (19, 1)):
+        moved = [p.arrays["w_ih"].copy() for _ in range(2)]
+        for w, step in zip(moved, (1e-6, -1e-6), strict=True):
+            w[index] += step
+        assert grads.w_ih[index] == pytest.approx((loss(moved[0]) - loss(moved[1])) / 2e-6, abs=1e-7)
 
 
 def test_threads_change_no_bit(compiled):

@@ -96,10 +96,29 @@ cdef class _RNN(_Loop):
         self.product(self.w, dh, self.gates + k, H, m, j0, j1, False, backwards)
 
 
+ctypedef fused number:
+    float
+    double
+
+
+cdef void add_rows(number* to, const number* rows, Py_ssize_t m, Py_ssize_t H, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil:
+    """The columns j0 <= j < j1 of to (m,H) += rows."""
+    cdef Py_ssize_t b, j
+    for b in range(m):
+        for j in range(b * H + j0, b * H + j1):
+            to[j] += rows[j]
+
+
 cdef class _LSTM(_Loop):
+    cdef const char* dcs    # of what arrives at c of all steps, or NULL
+
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
+        if self.dcs != NULL and self.itemsize == 4:
+            add_rows(<float*>(self.dc + b), <const float*>(self.dcs + k), m, H, j0, j1)
+        elif self.dcs != NULL:
+            add_rows(<double*>(self.dc + b), <const double*>(self.dcs + k), m, H, j0, j1)
         self.kernels.lstm_dgates(self.gates + 4 * k, self.dc + b, self.dh + b, self.dy + k, self.c + k,
                                  self.previous(self.c, self.c0, before, b0), m, H, j0, j1)
         meet(&self.barrier, size)
@@ -137,16 +156,18 @@ def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):
     loop.go(isa, plan, 0, plan.steps, dh, dy, sharing)
 
 
-def lstm(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, dh, dc, dy, c, c0, Matrix w_hh, sharing):
+def lstm(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, dh, dc, dy, dcs, c, c0, Matrix w_hh, sharing):
     """
     Turn gates into dgates. dh, dc (B,H) come in as the gradients of h(s1-1), c(s1-1) and go out as those of the states
-    before s0. c0 (B,H) is c(s0-1).
+    before s0. dcs (rows,H) is what arrives at c of all steps besides, or None. c0 (B,H) is c(s0-1).
     """
     cdef _LSTM loop = _LSTM()
     cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
     loop.w, loop.start = w_hh, s0
     loop.gates, loop.dc = loop.rows(gates, base), <char*>address(dc)
     loop.c, loop.c0 = loop.rows(c, base), <const char*>address(c0)
+    if dcs is not None:
+        loop.dcs = <const char*>address(dcs)
     loop.go(isa, plan, s0, s1, dh, dy, sharing)
 
 

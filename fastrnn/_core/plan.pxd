@@ -1,9 +1,19 @@
 cdef class Plan:
     """The order in which a ragged batch is walked. See plan.pyx."""
-    cdef readonly Py_ssize_t T, B, steps, rows
+    cdef readonly Py_ssize_t T, columns     # of the padded arrays
+    cdef readonly Py_ssize_t B              # how many sequences are walked: with resets more than there are columns
+    cdef readonly Py_ssize_t steps, rows
     cdef readonly bint ragged, reverse
-    cdef Py_ssize_t[::1] batch_sizes, offsets, order, lengths
-    cdef Py_ssize_t[::1] until      # of sorted sequences: the rows of all up to and with each
+    cdef Py_ssize_t[::1] batch_sizes, offsets
+    cdef Py_ssize_t[::1] order, lengths, until  # of sorted sequences: the column, the steps, the rows up to and with it
+    cdef Py_ssize_t[::1] final      # of columns: the sorted sequence that is the last one there
+    cdef Py_ssize_t[::1] source     # of rows: the place in a padded array, t * columns + b
+    cdef Py_ssize_t[::1] gaps       # the places that no row comes from
+    cdef object fresh               # of sorted sequences: whether they begin with zeros; None: none does
+
+    cdef Py_ssize_t[::1] sort_by_length(self, Py_ssize_t[::1] columns, Py_ssize_t[::1] lengths)
+    cdef void find_rows(self) noexcept nogil
+    cdef void find_marked_rows(self, Py_ssize_t[::1] sequence, Py_ssize_t[::1] rank, Py_ssize_t[::1] seen) noexcept nogil
 
     cdef inline Py_ssize_t running(self, Py_ssize_t s) noexcept nogil:
         """How many sequences are still running at step s: rows [row(s), row(s) + running(s)) belong to it."""

@@ -40,7 +40,7 @@ cdef class Stages(Work):
         Rows: gates, slopes (G*H); extra, hidden, c, c_new, outer, outer_slope, normal_c (H); scale_c; h, zone_h (P); zone_c
         (H); normal_x, scale_x, normal_h, scale_h, and for the second product of "gru-before" normal_n, scale_n.
         For each sequence, sorted: h0, mask_h (P), c0 (H). For all: bias, peepholes, norm_c, norm_c_bias, norm_ih, norm_hh.
-        Scratch: product (B,G*H), h_in (B,P). `c_new` is c before zoneout, `hidden` h before projection and zoneout, and
+        Scratch: product (B, the wider of G*H and P), h_in (B,P). `c_new` is c before zoneout, `hidden` h before projection and zoneout, and
         each may be the other's array where there is no such stage.
         For backward also dy, dc_all (rows); dh (B,P), dc (B,H), which come in as the gradients of the last states and go
         out as those of the first; drecurrent, and for the second product dn: the gradients of the products, da, da_n: those
@@ -135,7 +135,7 @@ cdef class Stages(Work):
         memset(stage, 0, sizeof(stage[0]))
         stage.B, stage.H, stage.bias = m, H, self.bias
         stage.gates, stage.slopes = self.at(self.gates, r, self.G * H), self.at(self.slopes, r, self.G * H)
-        stage.product = self.at(self.product, b0, self.G * H)
+        stage.product = self.at(self.product, b0, max(self.G * H, P))
         stage.extra, stage.outer = self.at(self.extra, r, H), self.at(self.outer, r, H)
         stage.outer_slope = self.at(self.outer_slope, r, H)
         stage.normal, stage.scale = self.at(self.normal_c, r, H), self.at(self.scale_c, r, 1)
