@@ -96,7 +96,14 @@ class Frozen:
         return {name: value.copy() for name, value in self._layer.params.items()}
 
     def __call__(
-        self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None, out: np.ndarray | None = None
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        lengths: ArrayLike | None = None,
+        out: np.ndarray | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
     ) -> tuple[np.ndarray, Any]:
         """
         Run the layer.
@@ -108,6 +115,8 @@ class Frozen:
         out : array shaped as y, optional
             Where to put `y`: writable, of the layer's dtype; with `merge=None` a tuple of two. Not for a
             PackedSequence.
+        mask, reset
+            As for calling the layer. With resets it is the layer that runs, which packs its weights for the call.
 
         Returns
         -------
@@ -120,17 +129,17 @@ class Frozen:
             For an argument of another dtype or shape, or out of range; the message names it.
         """
         engine, isa = _settings.resolve()
-        if engine != "native" or not self._packs:
-            return self._run_layer(x, state, lengths, out)
+        if engine != "native" or not self._packs or reset is not None:
+            return self._run_layer(x, state, lengths, out, mask, reset)
         prepared = self._prepare(isa)
         # y is written while x is read
         apart = out is None or isinstance(x, PackedSequence) or not np.may_share_memory(out, x)
         given = state is not None or not self._layer.learn_initial_state  # or zeros
-        if lengths is None and apart and given and not self._layer.batch_first:
+        if lengths is None and mask is None and apart and given and not self._layer.batch_first:
             done = prepared.stack.run(x, state, None, out, prepared.sharing)
             if done is not None:
                 return done
-        return self._run_checked(prepared, x, state, lengths, out)
+        return self._run_checked(prepared, x, state, lengths, out, mask)
 
     def _check_out(self, out: Any, x: Any) -> None:
         layer = self._layer
@@ -141,11 +150,13 @@ class Frozen:
         for part in out if layer.merge is None else (out,):
             _check.output(part, layer.dtype, (*np.shape(x)[:2], layer.output_size))
 
-    def _run_layer(self, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None) -> tuple:
-        """What calling gives, by the layer, for the other engines."""
+    def _run_layer(
+        self, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None, mask: Any, reset: Any
+    ) -> tuple:
+        """What calling gives, by the layer, for the other engines and for resets."""
         if out is not None:
             self._check_out(out, x)
-        y, final, _ = self._layer._run(x, state, lengths, False)
+        y, final, _ = self._layer._run(x, state, lengths, False, mask=mask, reset=reset)
         if out is None:
             return y, final
         for to, part in zip(out, y, strict=True) if self._layer.merge is None else [(out, y)]:
@@ -153,7 +164,7 @@ class Frozen:
         return out, final
 
     def _run_checked(
-        self, prepared: _Prepared, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None
+        self, prepared: _Prepared, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None, mask: Any
     ) -> tuple:
         """What calling gives, for any arguments that can be made plain, with an error for those that cannot."""
         layer = self._layer
@@ -166,9 +177,10 @@ class Frozen:
         shape = (layer.directions * layer.num_layers, B, layer.hidden_size)
         parts = [np.zeros(shape, layer.dtype) if part is None else part for part in parts]
         lengths = _check.lengths_array(lengths, T, B)
+        mask = layer._flags("mask", mask, T, B)
         plans, sharing = None, prepared.sharing
-        if lengths is not None:
-            plans = Plan(T, B, lengths, False), Plan(T, B, lengths, True)
+        if lengths is not None or mask is not None:
+            plans = Plan(T, B, lengths, False, mask), Plan(T, B, lengths, True, mask)
             parts = [plans[0].sort_states(part) for part in parts]
 
             def sharing(steps: int, batch: int) -> _sharing.Sharing:  # fewer and fewer sequences run

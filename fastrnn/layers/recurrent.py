@@ -26,7 +26,7 @@ Seed = int | np.random.Generator | None
 class LayerCache:
     """What a layer's forward keeps for its backward: opaque, good for one use with the layer that made it."""
 
-    __slots__ = ("B", "cells", "layer", "learned", "masks", "packed", "workspace")
+    __slots__ = ("B", "cell_states", "cells", "layer", "learned", "masks", "packed", "trace", "workspace")
 
     def __init__(self, layer: RecurrentLayer, B: int, workspace: Workspace | None = None):
         self.layer = layer
@@ -36,6 +36,8 @@ class LayerCache:
         self.masks: list[np.ndarray | None] = []  # [layer]: what its input was multiplied with
         self.learned: list[str] = []  # the states that began as parameters
         self.packed: PackedSequence | None = None  # x, where it was one
+        self.cell_states: np.ndarray | None = None  # of the last layer, as the caller wants them
+        self.trace: list[list[dict[str, np.ndarray]]] | None = None  # [layer][direction], if it is asked for
 
 
 class RecurrentLayer(InitialState):
@@ -176,13 +178,16 @@ class RecurrentLayer(InitialState):
             return repacked(packed, y)
         return y.transpose(1, 0, 2) if self.batch_first else y
 
-    def _output_gradient(self, name: str, dy: Any, T: int, B: int, packed: PackedSequence | None) -> np.ndarray:
-        """`dy`, or one of a tuple of two, checked and time-major."""
+    def _output_gradient(
+        self, name: str, dy: Any, T: int, B: int, packed: PackedSequence | None, *, width: int | None = None
+    ) -> np.ndarray:
+        """`dy`, or one of a tuple of two, or those of cell states, checked and time-major."""
         if packed is not None and dy is not None:
             dy, _ = pad_packed_sequence(like_packed(name, dy, packed), self.batch_first)
-        shape = (B, T, self.output_size) if self.batch_first else (T, B, self.output_size)
-        axes = "(B, T, " if self.batch_first else "(T, B, "
-        axes += "D*H)" if self.merge == "concat" else "H)"
+        sides = self.merge == "concat" or width is not None
+        width = self.output_size if width is None else width
+        shape = (B, T, width) if self.batch_first else (T, B, width)
+        axes = ("(B, T, " if self.batch_first else "(T, B, ") + ("D*H)" if sides else "H)")
         if dy is None:
             dy = np.zeros(shape, self.dtype)
         return self._output(_check.shaped(name, dy, self.dtype, axes, shape, "the layer"))
@@ -203,6 +208,17 @@ class RecurrentLayer(InitialState):
             )
             for k, part in enumerate(state if several else (state,))
         ]
+
+    def _flags(self, name: str, value: Any, T: int, B: int) -> np.ndarray | None:
+        """A mask or resets, time-major."""
+        if not self.batch_first:
+            return _check.flags_array(name, value, "(T, B)", (T, B))
+        array = _check.flags_array(name, value, "(B, T)", (B, T))
+        return None if array is None else np.ascontiguousarray(array.T)
+
+    def _has_cell_states(self, name: str) -> None:
+        if "c" not in self.state_names:
+            raise ValueError(f"{name}: given to {self.cell.upper()}, expected an LSTM, for no other layer has them")
 
     def _packed_state(self, parts: list[list[np.ndarray]]) -> Any:
         """Per layer and direction a list of states -> the state as users see it."""
@@ -228,32 +244,50 @@ class RecurrentLayer(InitialState):
         save: bool,
         checkpoint: int | None = None,
         workspace: Workspace | None = None,
+        *,
+        mask: Any = None,
+        reset: Any = None,
+        cell_states: bool = False,
+        trace: bool = False,
     ) -> tuple[np.ndarray, Any, LayerCache]:
         x, lengths, packed = unpacked(x, lengths, self.batch_first)
         y = self._input(x)
         B = y.shape[1]
         states, learned = self._start(state, B)
-        lengths = _check.lengths_array(lengths, len(y), B)
+        which = {"lengths": _check.lengths_array(lengths, len(y), B)}
+        which |= {name: self._flags(name, value, len(y), B) for name, value in (("mask", mask), ("reset", reset))}
+        if cell_states:
+            self._has_cell_states("return_cell_states")
         cache = LayerCache(self, B, workspace)
         cache.learned, cache.packed = learned, packed
+        cache.trace = [] if trace else None
         final = []
         for k in range(self.num_layers):
-            mask = None
+            dropped = None
             if save and k > 0 and self.dropout:
-                mask = self._dropout_mask(y.shape)
-                y = y * mask
-            outputs, caches = [], []
+                dropped = self._dropout_mask(y.shape)
+                y = y * dropped
+            more = {"return_cell_states": True} if cell_states and k == self.num_layers - 1 else {}
+            outputs, caches, cs = [], [], []
             for d, suffix in enumerate(self._suffixes(k)):
                 start = [None if s is None else s[k * self.directions + d] for s in states]
-                out, *end, cell_cache = self._cell_forward(
-                    y, start, suffix, lengths=lengths, reverse=d == 1, save=save, checkpoint=checkpoint
+                results = self._cell_forward(
+                    y, start, suffix, **which, reverse=d == 1, save=save or trace, checkpoint=checkpoint, **more
                 )
+                if more:
+                    *results, c = results
+                    cs.append(c)
+                out, *end, cell_cache = results
                 outputs.append(out)
                 final.append(end)
                 caches.append(cell_cache)
             y = merged(self.merge, outputs)
-            cache.cells.append(caches)
-            cache.masks.append(mask)
+            if cs:
+                cache.cell_states = self._output(merged("concat", cs), packed)
+            if trace:
+                cache.trace.append([{k: self._output(a) for k, a in cell.gates().items()} for cell in caches])
+            cache.cells.append(caches if save else [])
+            cache.masks.append(dropped)
         end = self._packed_state(final)
         self._remember(end)
         return self._output(y, packed), end, cache
@@ -264,7 +298,17 @@ class RecurrentLayer(InitialState):
         mask = (self.rng.random(shape, dtype=self.dtype) < keep).astype(self.dtype)
         return mask / self.dtype.type(keep) if keep else mask
 
-    def __call__(self, x: ArrayLike, state: Any = None, lengths: ArrayLike | None = None) -> tuple[np.ndarray, Any]:
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: Any = None,
+        lengths: ArrayLike | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
+        return_cell_states: bool = False,
+        trace: bool = False,
+    ) -> tuple:
         """
         Run the layer for its results only: no dropout, and nothing is kept.
 
@@ -278,6 +322,14 @@ class RecurrentLayer(InitialState):
             PackedSequence that before it was sorted.
         lengths : integers (B,), optional
             The number of valid steps of each sequence, in any order, 0 included; see `fastrnn.functional`.
+        mask, reset : bool (T, B), or (B, T) with `batch_first`, optional
+            False where a sequence skips a step, and True where it starts anew before one, in all layers; see
+            `fastrnn.functional`.
+        return_cell_states : bool
+            LSTM only: also return `c`.
+        trace : bool
+            Also return what every cell did, which takes the memory of a training pass. Meant to be looked at; arrays
+            may be read-only then.
 
         Returns
         -------
@@ -285,14 +337,21 @@ class RecurrentLayer(InitialState):
             The last layer's hidden states, forward direction first, or what `merge` makes of the two.
         state : as the argument
             After each sequence's last step.
+        c : array shaped as y, with `return_cell_states`
+            The last layer's cell states.
+        trace : list of list of dict, with `trace`
+            For each layer, for each direction, by name: of an LSTM i f g o c h, of a GRU r z n h, of an RNN h, after
+            the activations; (T, B, H), or (B, T, H) with `batch_first`. Zeros where no sequence runs.
 
         Raises
         ------
         TypeError, ValueError
             For an argument of another dtype or shape, or out of range; the message names it.
         """
-        y, final, _ = self._run(x, state, lengths, save=False)
-        return y, final
+        y, final, cache = self._run(
+            x, state, lengths, False, mask=mask, reset=reset, cell_states=return_cell_states, trace=trace
+        )
+        return y, final, *(part for part in (cache.cell_states, cache.trace) if part is not None)
 
     def forward(
         self,
@@ -300,15 +359,18 @@ class RecurrentLayer(InitialState):
         state: Any = None,
         lengths: ArrayLike | None = None,
         *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         checkpoint: int | None = None,
         workspace: Workspace | None = None,
-    ) -> tuple[np.ndarray, Any, LayerCache]:
+        return_cell_states: bool = False,
+    ) -> tuple:
         """
         Run the layer for training: with dropout between layers, keeping what backward needs.
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, mask, reset, return_cell_states
             As for calling the layer.
         checkpoint : int, optional
             Keep what makes up every so many steps anew instead of all: the same gradients to the bit, for less memory
@@ -322,14 +384,25 @@ class RecurrentLayer(InitialState):
             As for calling the layer. `y` may be read-only.
         cache : LayerCache
             For `backward`, once. It refers to `x` and the parameters: leave them unchanged till then.
+        c : array shaped as y, with `return_cell_states`
+            As for calling the layer. It may be read-only.
         """
         if not isinstance(workspace, Workspace | None):
             raise TypeError(f"workspace: {type(workspace).__name__}, expected a fastrnn.Workspace or None")
         with working_in(workspace):
-            return self._run(x, state, lengths, True, checkpoint, workspace)
+            y, final, cache = self._run(
+                x, state, lengths, True, checkpoint, workspace, mask=mask, reset=reset, cell_states=return_cell_states
+            )
+        return (y, final, cache) if cache.cell_states is None else (y, final, cache, cache.cell_states)
 
     def backward(
-        self, cache: LayerCache, dy: ArrayLike | None, dstate: Any = None, *, need: Iterable[str] = ("x", "params")
+        self,
+        cache: LayerCache,
+        dy: ArrayLike | None,
+        dstate: Any = None,
+        *,
+        need: Iterable[str] = ("x", "params"),
+        dcell_states: ArrayLike | None = None,
     ) -> tuple[np.ndarray | None, Any]:
         """
         Add the gradients of all parameters into `grads`, and return those of what went in.
@@ -344,6 +417,8 @@ class RecurrentLayer(InitialState):
             That with respect to the final state.
         need : {"x", "params"}, any of them
             What to compute. A first layer whose `x` is data needs no "x", frozen weights are no "params".
+        dcell_states : array shaped as y, optional
+            LSTM only: that with respect to the last layer's cell states.
 
         Returns
         -------
@@ -365,10 +440,10 @@ class RecurrentLayer(InitialState):
         if cache.cells is None:
             raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
         with working_in(cache.workspace):
-            return self._run_backward(cache, dy, dstate, asked)
+            return self._run_backward(cache, dy, dstate, asked, dcell_states)
 
     def _run_backward(
-        self, cache: LayerCache, dy: ArrayLike | None, dstate: Any, asked: frozenset[str]
+        self, cache: LayerCache, dy: ArrayLike | None, dstate: Any, asked: frozenset[str], dcell_states: Any
     ) -> tuple[np.ndarray | None, Any]:
         _, backward = self._functions()
         of_y = len(cache.cells[0][0].y), cache.B, cache.packed
@@ -379,6 +454,12 @@ class RecurrentLayer(InitialState):
         else:
             d = self._output_gradient("dy", dy, *of_y)
         dstates = self._states("dstate", dstate, cache.B)
+        dcs = None
+        if dcell_states is not None:
+            self._has_cell_states("dcell_states")
+            width = self.directions * self.hidden_size
+            dcs = self._output_gradient("dcell_states", dcell_states, *of_y, width=width)
+            dcs = np.split(dcs, self.directions, axis=2)
         cells, cache.cells = cache.cells, None
         dinitial: list[list[np.ndarray]] = [[] for _ in range(self.num_layers * self.directions)]
         for k in range(self.num_layers - 1, -1, -1):
@@ -390,6 +471,8 @@ class RecurrentLayer(InitialState):
             for direction, suffix in enumerate(self._suffixes(k)):
                 which = k * self.directions + direction
                 end = [None if s is None else s[which] for s in dstates]
+                if dcs is not None and k == self.num_layers - 1:
+                    end.append(dcs[direction])
                 grads = backward(cells[k][direction], parts[direction], *end, need=wanted)
                 dx = grads.x if dx is None else dx + grads.x
                 dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
