@@ -36,6 +36,7 @@ setup(
             extension("memory"),
             extension("plan"),
             extension("probe"),
+            extension("scan"),
             extension("stack"),
             extension("staged"),
             extension("stream"),

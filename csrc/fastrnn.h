@@ -82,6 +82,27 @@ typedef struct {
     ptrdiff_t ldh, ld_prev, ld_in, B, H;
 } fr_stage;
 
+/* Recurrences that are element by element. Gate blocks: FR_MIN_GRU z h~, FR_MIN_LSTM f i h~; FR_IND_* the input's part. */
+enum { FR_IND_TANH, FR_IND_RELU, FR_MIN_GRU, FR_MIN_LSTM };
+
+/* Some steps of B sequences, the units first <= j < last of each: B rows a step, each step's `distance` rows (of either
+ * sign) behind those of the step before. Row arrays begin with the first step's first row. What a call does not name it
+ * does not touch. */
+typedef struct {
+    void *h;              /* rows (H): the states */
+    void *gates;          /* rows (G*H) */
+    void *dh;             /* (B,H) */
+    void *du;             /* (B,H) */
+    void *product;        /* (B,H) */
+    void *local;          /* (B,H) */
+    const void *dy;       /* rows (H) */
+    const void *h_prev;   /* (B,H): the state before the first of these steps */
+    const void *bias, *u; /* (G*H), (H) */
+    ptrdiff_t steps, distance, B, H, first, last;
+    int fresh, save;      /* whether gates come in as pre-activations without bias; whether their values go out */
+    int positive;         /* the candidate is x + 1/2 for x >= 0, else sigmoid(x), and not x */
+} fr_scan;
+
 /* One table of functions for each float type; the same list serves both. */
 #define FR_DECLARE_KERNELS(NAME, REAL)                                                                                 \
     typedef struct {                                                                                                   \
@@ -113,6 +134,19 @@ typedef struct {
         /* Backward of FR_GRU_RESET: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */          \
         void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,       \
                            ptrdiff_t first, ptrdiff_t last);                                                           \
+        /* h of all steps from gates, h_prev, bias and u. Those of FR_IND_* are always fresh, never saved, and may be h. */\
+        void (*scan)(const fr_scan *s, int cell);                                                                      \
+        /* The way back: gates in: values (of FR_IND_*: nothing), out: dpre. dh in: that of the last of these steps    \
+         * without its dy; out: that of h_prev. FR_IND_*: du += the sum of dpre h(t-1) over the steps. */              \
+        void (*scan_back)(const fr_scan *s, int cell);                                                                 \
+        /* Of the linear ones, FR_MIN_*: the last state is product h_prev + local. Gates fresh and saved. Both go on   \
+         * from what they hold: 1 and 0 before the first of a chunk's steps. */                                        \
+        void (*scan_ends)(const fr_scan *s, int cell);                                                                 \
+        /* The way back: that of h_prev is product dh + local, dh being that of the last of these steps; nothing else  \
+         * is changed. */                                                                                              \
+        void (*scan_back_ends)(const fr_scan *s, int cell);                                                            \
+        /* local (n) += product before: from ends to the state itself. */                                              \
+        void (*scan_carry)(REAL *local, const REAL *product, const REAL *before, ptrdiff_t n);                         \
         /* How many numbers `pack` writes. */                                                                          \
         ptrdiff_t (*packed_size)(ptrdiff_t K, ptrdiff_t N);                                                            \
         /* packed <- weights (K,N) for `multiply`: number k of column j is w[j*column + k*step].                       \

@@ -54,6 +54,34 @@ class GRUGrads(NamedTuple):
     variant: dict[str, np.ndarray] | None = None
 
 
+class IndRNNGrads(NamedTuple):
+    """Gradients of `indrnn_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    w_ih: np.ndarray
+    u: np.ndarray
+    b: np.ndarray | None
+
+
+class MinGRUGrads(NamedTuple):
+    """Gradients of `mingru_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    w_ih: np.ndarray
+    b: np.ndarray | None
+
+
+class MinLSTMGrads(NamedTuple):
+    """Gradients of `minlstm_forward`'s arguments, each of its argument's shape; a bias that was None has None."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    w_ih: np.ndarray
+    b: np.ndarray | None
+
+
 class Cache:
     """The way from a forward pass to its backward pass: opaque, and good for one use.
 

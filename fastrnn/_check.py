@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn._cache import Cache
 
-GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+GATES = {"rnn": 1, "lstm": 4, "gru": 3, "indrnn": 1, "mingru": 2, "minlstm": 3}
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 # BLAS counts with 32-bit integers.
 MAX_DIMENSION = 2**31 - 1
@@ -145,6 +145,40 @@ def sequence_inputs(
     lengths = lengths_array(lengths, T, B)
     mask, reset = (flags_array(name, a, "(T, B)", (T, B)) for name, a in (("mask", mask), ("reset", reset)))
     return Inputs(x, checked_states, w_ih, w_hh, *biases, lengths, mask, reset)
+
+
+class ElementwiseInputs(NamedTuple):
+    """The arguments of a forward function whose recurrence is element by element, checked as `Inputs`."""
+
+    x: np.ndarray
+    h0: np.ndarray
+    w_ih: np.ndarray
+    u: np.ndarray | None
+    b: np.ndarray | None
+    lengths: np.ndarray | None
+
+
+def elementwise_inputs(cell: str, x: Any, h0: Any, w_ih: Any, u: Any, b: Any, lengths: Any) -> ElementwiseInputs:
+    """Check the arguments of `<cell>_forward`, which has weights u (H,) only if it is that of an IndRNN."""
+    x = float_array("x", x)
+    if x.ndim != 3:
+        raise ValueError(f"x: shape {x.shape}, expected 3 dimensions (T, B, I)")
+    T, B, I = x.shape
+    gates = GATES[cell]
+    rows = f"{gates if gates > 1 else ''}H"
+    w_ih = float_array("w_ih", w_ih, x.dtype)
+    if w_ih.ndim != 2 or w_ih.shape[1] != I or len(w_ih) < gates or len(w_ih) % gates:
+        raise ValueError(f"w_ih: shape {w_ih.shape}, expected ({rows}, I) with H >= 1, I = {I}")
+    H = len(w_ih) // gates
+    for name, size in (("T*B", T * B), ("I", I), (rows, gates * H)):
+        if size > MAX_DIMENSION:
+            raise ValueError(f"x, w_ih: {name} = {size}, expected at most {MAX_DIMENSION}")
+    if cell == "indrnn":
+        u = shaped("u", u, x.dtype, "(H,)", (H,))
+    if b is not None:
+        b = shaped("b", b, x.dtype, f"({rows},)", (gates * H,))
+    h0 = np.zeros((B, H), x.dtype) if h0 is None else shaped("h0", h0, x.dtype, "(B, H)", (B, H))
+    return ElementwiseInputs(x, h0, w_ih, u, b, lengths_array(lengths, T, B))
 
 
 def output_gradients(

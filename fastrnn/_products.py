@@ -83,6 +83,10 @@ class BlasProducts:
         """How threads share a time loop; the BLAS shares out its own products."""
         return ALONE
 
+    def scanning(self, gates: int, parts: int) -> Sharing:
+        """How threads share a loop without products over so many gates: not, lest the BLAS's own threads are in the way."""
+        return ALONE
+
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""
         _blas(out, a, w, False, True)
@@ -145,6 +149,10 @@ class NativeProducts(BlasProducts):
     def sharing(self, steps: int, batch: int, w_hh: np.ndarray) -> Sharing:
         """How threads share a time loop."""
         return _sharing.passing(steps, batch, w_hh.size, w_hh.itemsize)
+
+    def scanning(self, gates: int, parts: int) -> Sharing:
+        """How threads share a loop without products over so many gates."""
+        return _sharing.independent(gates * _sharing.SCANNED, parts)
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:
         """Out (m,n) = a (m,k) W'."""

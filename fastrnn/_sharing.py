@@ -41,6 +41,7 @@ ALONE = Sharing(1, "rows", 0)
 
 LEAST = 500_000  # multiplications of a thread's part: 4 to 10 us, where handing over takes 0.3 us to a team awake
 CPUS = cpus()  # of the process as it began: a caller that keeps to one CPU may still have help on the others
+SCANNED = 32  # multiplications that take as long as one gate of an element-by-element recurrence, its sigmoid included
 ROWS = 4  # a thread takes no fewer sequences: with less, its tiles (csrc/product_impl.h) read the weights for too few
 # A step's multiplications from which halving it is worth a meeting, which takes 0.05 to 0.2 us and leaves h in the
 # other core's cache: 0.8 us of one sequence.

@@ -15,16 +15,36 @@ from numpy.typing import ArrayLike
 from fastrnn import _check, _compiled, _compiled_variants, _settings, reference, variants
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads, VariantCache
 from fastrnn._products import products
+from fastrnn.functional_elementwise import (
+    IndRNNGrads,
+    MinGRUGrads,
+    MinLSTMGrads,
+    indrnn_backward,
+    indrnn_forward,
+    mingru_backward,
+    mingru_forward,
+    minlstm_backward,
+    minlstm_forward,
+)
 from fastrnn.variants import Variant
 
 __all__ = [
     "GRUGrads",
+    "IndRNNGrads",
     "LSTMGrads",
+    "MinGRUGrads",
+    "MinLSTMGrads",
     "RNNGrads",
     "gru_backward",
     "gru_forward",
+    "indrnn_backward",
+    "indrnn_forward",
     "lstm_backward",
     "lstm_forward",
+    "mingru_backward",
+    "mingru_forward",
+    "minlstm_backward",
+    "minlstm_forward",
     "rnn_backward",
     "rnn_forward",
 ]

@@ -20,7 +20,20 @@ import numpy as np
 from fastrnn import _check, reference_variants, variants
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads, VariantCache
 
-__all__ = ["gru_backward", "gru_forward", "lstm_backward", "lstm_forward", "rnn_backward", "rnn_forward"]
+__all__ = [
+    "gru_backward",
+    "gru_forward",
+    "indrnn_backward",
+    "indrnn_forward",
+    "lstm_backward",
+    "lstm_forward",
+    "mingru_backward",
+    "mingru_forward",
+    "minlstm_backward",
+    "minlstm_forward",
+    "rnn_backward",
+    "rnn_forward",
+]
 
 
 def sigmoid(a: np.ndarray) -> np.ndarray:
@@ -370,3 +383,15 @@ def gru_backward(cache, dy, dh_n=None):
         db_hh += da_hidden.sum(axis=0)
         dh = walk.zeros_where_reset(t, walk.where_running(t, dh_step, dh))
     return GRUGrads(dx, dh, dw_ih, dw_hh, None if b_ih is None else db_ih, None if b_hh is None else db_hh)
+
+
+# --- the cells whose recurrence is element by element; they use what is above -----------------------------------------
+
+from fastrnn.reference_elementwise import (  # noqa: E402
+    indrnn_backward,
+    indrnn_forward,
+    mingru_backward,
+    mingru_forward,
+    minlstm_backward,
+    minlstm_forward,
+)

@@ -53,6 +53,26 @@ cdef extern from "fastrnn.h" nogil:
         const void* bias
         Py_ssize_t ldh, ld_prev, ld_in, B, H
 
+    enum:
+        FR_IND_TANH
+        FR_IND_RELU
+        FR_MIN_GRU
+        FR_MIN_LSTM
+
+    ctypedef struct fr_scan:
+        void* h
+        void* gates
+        void* dh
+        void* du
+        void* product
+        void* local
+        const void* dy
+        const void* h_prev
+        const void* bias
+        const void* u
+        Py_ssize_t steps, distance, B, H, first, last
+        int fresh, save, positive
+
     ctypedef struct fr_kernels "fr_kernels_f32":
         Py_ssize_t (*step_blocks)(int cell, Py_ssize_t H) noexcept nogil
         Py_ssize_t (*step_size)(int cell, Py_ssize_t H) noexcept nogil
@@ -70,6 +90,11 @@ cdef extern from "fastrnn.h" nogil:
                             Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*gru_dreset)(void* gates, void* dh, const void* drh, const void* h_prev, Py_ssize_t B,
                            Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*scan)(const fr_scan* s, int cell) noexcept nogil
+        void (*scan_back)(const fr_scan* s, int cell) noexcept nogil
+        void (*scan_ends)(const fr_scan* s, int cell) noexcept nogil
+        void (*scan_back_ends)(const fr_scan* s, int cell) noexcept nogil
+        void (*scan_carry)(void* local, const void* product, const void* before, Py_ssize_t n) noexcept nogil
         Py_ssize_t (*packed_size)(Py_ssize_t K, Py_ssize_t N) noexcept nogil
         void (*pack)(void* packed, const void* w, Py_ssize_t column, Py_ssize_t step, Py_ssize_t K,
                      Py_ssize_t N) noexcept nogil
