@@ -12,7 +12,7 @@ from typing import Any
 from fastrnn import functional, reference
 from fastrnn._core.memory import Workspace
 from fastrnn._settings import config_context, get_config, get_num_threads, set_num_threads, show_config
-from fastrnn.layers import GRU, LSTM, RNN, Stack
+from fastrnn.layers import GRU, LSTM, RNN, IndRNN, MinGRU, MinLSTM, Stack
 from fastrnn.module import Module
 from fastrnn.packed import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 from fastrnn.variants import Variant
@@ -22,6 +22,9 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "IndRNN",
+    "MinGRU",
+    "MinLSTM",
     "Module",
     "PackedSequence",
     "Stack",

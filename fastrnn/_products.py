@@ -84,7 +84,7 @@ class BlasProducts:
         return ALONE
 
     def scanning(self, gates: int, parts: int) -> Sharing:
-        """How threads share a loop without products over so many gates: not, lest the BLAS's own threads are in the way."""
+        """How threads share a loop without products over so many gates: not, for the BLAS's own spin."""
         return ALONE
 
     def forward(self, out: np.ndarray, a: np.ndarray, w: np.ndarray) -> None:

@@ -219,8 +219,8 @@ def minlstm_forward(
 
     Notes
     -----
-    Equations: Feng et al. 2024, "Were RNNs All We Needed?", without its log-space form. Where f and i are both too small
-    for a float their ratio is still that of the equation.
+    Equations: Feng et al. 2024, "Were RNNs All We Needed?", without its log-space form. Where f and i are both too
+    small for a float their ratio is still that of the equation.
     """
     if _settings.engine() == "reference":
         return reference.minlstm_forward(

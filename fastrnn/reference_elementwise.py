@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-# --- IndRNN: h' = act(W_ih x + b + u h) --------------------------------------------------------------------------------
+# --- IndRNN: h' = act(W_ih x + b + u h) -------------------------------------------------------------------------------
 
 
 def indrnn_forward(x, h0, w_ih, u, b=None, *, nonlinearity="relu", lengths=None, reverse=False, save=True):
@@ -65,7 +65,7 @@ def indrnn_backward(cache, dy, dh_n=None):
     return IndRNNGrads(dx, dh, dw_ih, du, None if b is None else db)
 
 
-# --- h(t) = a(t) h(t-1) + b(t), all of (T, B, H) -----------------------------------------------------------------------
+# --- h(t) = a(t) h(t-1) + b(t), all of (T, B, H) ----------------------------------------------------------------------
 
 
 def sequential_scan(a, b, h0):
@@ -94,13 +94,13 @@ def parallel_scan(a, b, h0):
 SCANS = {"sequential": sequential_scan, "parallel": parallel_scan}
 
 
-# --- minGRU:  a = 1 - z,         b = z h~,              z = sigmoid(W_z x + b_z) ----------------------------------------
-# --- minLSTM: a = f / (f + i),   b = i / (f + i) h~,    f, i = sigmoid(...) --------------------------------------------
+# --- minGRU:  a = 1 - z,         b = z h~,              z = sigmoid(W_z x + b_z) --------------------------------------
+# --- minLSTM: a = f / (f + i),   b = i / (f + i) h~,    f, i = sigmoid(...) -------------------------------------------
 
 
 def log_sigmoid(a):
     """Of any size, where the sigmoid itself would be 0."""
-    return -np.logaddexp(0, -a)
+    return np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
 
 
 def positive(a):
@@ -165,8 +165,8 @@ def _min_backward(cell, cache, dy, dh_n):
     d = walk.without_padding(_in_walking_order(arriving, not reverse))
     dc = d * take * (positive_slope(c) if candidate == "positive" else 1)
     da = np.concatenate([d * (before - c) * slope for slope in slopes] + [dc], axis=2)
-    rows, x_rows = da.reshape(-1, len(w_ih)), x.reshape(-1, x.shape[2])
-    return da @ w_ih, dh, rows.T @ x_rows, None if b is None else rows.sum(axis=0)
+    dw_ih = np.tensordot(da, x, axes=((0, 1), (0, 1)))
+    return da @ w_ih, dh, dw_ih, None if b is None else da.sum(axis=(0, 1))
 
 
 def mingru_forward(

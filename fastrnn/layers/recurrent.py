@@ -83,6 +83,8 @@ class RecurrentLayer(InitialState):
 
     cell: str  # "rnn", "lstm", "gru"
     state_names: tuple[str, ...] = ("h",)
+    # Parameters, and which of the cell's arguments each is; in the order of both.
+    weights = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -119,14 +121,10 @@ class RecurrentLayer(InitialState):
         self.dtype = float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(self.hidden_size)
-        rows = _check.GATES[self.cell] * self.hidden_size
         for k in range(self.num_layers):
             width = self.input_size if k == 0 else self.output_size
             for suffix in self._suffixes(k):
-                shapes = {"weight_ih": (rows, width), "weight_hh": (rows, self.hidden_size)}
-                if self.bias:
-                    shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-                for name, shape in shapes.items():
+                for name, shape in self._shapes(width).items():
                     self.add_parameter(name + suffix, self.rng.uniform(-bound, bound, shape).astype(self.dtype))
                 for name in self.state_names if self.learn_initial_state else ():
                     self.add_parameter(f"{name}0{suffix}", np.zeros(self.hidden_size, self.dtype))
@@ -140,6 +138,12 @@ class RecurrentLayer(InitialState):
     def output_size(self) -> int:
         """The width of `y`: H, or 2H where two directions stand side by side."""
         return self.hidden_size * (self.directions if self.merge == "concat" else 1)
+
+    def _shapes(self, width: int) -> dict[str, tuple[int, ...]]:
+        """Those of the parameters of one layer and direction whose input has this width."""
+        rows = _check.GATES[self.cell] * self.hidden_size
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, self.hidden_size)}
+        return shapes | {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else shapes
 
     def _options(self) -> dict[str, Any]:
         """The cell's own keyword arguments."""
@@ -228,8 +232,7 @@ class RecurrentLayer(InitialState):
     # --- running -------------------------------------------------------------------------------------------------
 
     def _weights(self, suffix: str) -> list[np.ndarray | None]:
-        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        return [self.params.get(name + suffix) for name in names]
+        return [self.params.get(name + suffix) for name in self.weights]
 
     def _cell_forward(self, y: np.ndarray, start: list, suffix: str, **options) -> tuple:
         """One layer and direction: y, the final states, the cache."""
@@ -466,7 +469,7 @@ class RecurrentLayer(InitialState):
             dx = None
             wanted = [name + "0" for name in self.state_names]
             wanted += ["x"] if k > 0 or "x" in asked else []
-            wanted += ["w_ih", "w_hh", "b_ih", "b_hh"] if "params" in asked else []
+            wanted += self.weights.values() if "params" in asked else []
             parts = parted(self.merge, d, [cell.y for cell in cells[k]])
             for direction, suffix in enumerate(self._suffixes(k)):
                 which = k * self.directions + direction
@@ -476,8 +479,8 @@ class RecurrentLayer(InitialState):
                 grads = backward(cells[k][direction], parts[direction], *end, need=wanted)
                 dx = grads.x if dx is None else dx + grads.x
                 dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
-                of_weights = grads.w_ih, grads.w_hh, grads.b_ih, grads.b_hh
-                for name, grad in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), of_weights, strict=True):
+                for name, argument in self.weights.items():
+                    grad = getattr(grads, argument)
                     if grad is not None:
                         self.grads[name + suffix] += grad
             d = dx if cache.masks[k] is None else dx * cache.masks[k]

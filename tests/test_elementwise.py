@@ -1,0 +1,509 @@
+"""IndRNN, minGRU, minLSTM: the reference by finite differences, the engines by the reference, the layers by both."""
+
+from functools import cache
+from typing import NamedTuple
+
+import helpers
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn import _compiled, _sharing, functional, nn, reference
+
+GATES = {"indrnn": 1, "mingru": 2, "minlstm": 3}
+LAYERS = {"indrnn": fastrnn.IndRNN, "mingru": fastrnn.MinGRU, "minlstm": fastrnn.MinLSTM}
+# As in test_parity.py: a wrong formula is off by far more.
+TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
+
+
+class Kind(NamedTuple):
+    cell: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self):
+        return "-".join((self.cell, *(value for _, value in self.options)))
+
+    def but(self, **options):
+        return Kind(self.cell, tuple((dict(self.options) | options).items()))
+
+
+LINEAR = tuple(
+    Kind(cell, (("candidate", candidate), ("scan", scan)))
+    for cell in ("mingru", "minlstm")
+    for candidate in ("linear", "positive")
+    for scan in ("sequential", "parallel")
+)
+KINDS = (Kind("indrnn", (("nonlinearity", "relu"),)), Kind("indrnn", (("nonlinearity", "tanh"),)), *LINEAR)
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
+every_linear_kind = pytest.mark.parametrize("kind", LINEAR, ids=str)
+
+
+class Problem(NamedTuple):
+    kind: Kind
+    arrays: dict  # x, h0, w_ih, (u,) b, in the order of the signature
+    dy: np.ndarray
+    dh_n: np.ndarray
+    lengths: np.ndarray | None
+    reverse: bool
+
+    def astype(self, dtype):
+        arrays = {name: None if a is None else a.astype(dtype) for name, a in self.arrays.items()}
+        return self._replace(arrays=arrays, dy=self.dy.astype(dtype), dh_n=self.dh_n.astype(dtype))
+
+    def but(self, **arrays):
+        return self._replace(arrays=self.arrays | arrays)
+
+
+def make(kind, T, B, I, H, seed=0, ragged=None, reverse=False):
+    """As `helpers.make`: states that are not zero, and NaN where sequences have ended."""
+    rng = np.random.default_rng(seed)
+    rows = GATES[kind.cell] * H
+    arrays = {"x": rng.standard_normal((T, B, I)), "h0": rng.standard_normal((B, H))}
+    arrays["w_ih"] = rng.standard_normal((rows, I)) / max(1, I) ** 0.5
+    if kind.cell == "indrnn":
+        arrays["u"] = rng.uniform(-0.9, 0.9, H)
+    arrays["b"] = rng.standard_normal(rows)
+    dy = rng.standard_normal((T, B, H))
+    lengths = helpers.random_lengths(rng, T, B) if ragged else None
+    if ragged:
+        padding = np.arange(T)[:, None] >= lengths
+        arrays["x"][padding] = dy[padding] = np.nan
+    return Problem(kind, arrays, dy, rng.standard_normal((B, H)), lengths, reverse)
+
+
+def forward(problem, module=functional, save=True):
+    function = getattr(module, f"{problem.kind.cell}_forward")
+    options = dict(problem.kind.options)
+    y, h_n, saved = function(**problem.arrays, **options, lengths=problem.lengths, reverse=problem.reverse, save=save)
+    return {"y": y, "h_n": h_n}, saved
+
+
+def backward(problem, saved, module=functional, **options):
+    grads = getattr(module, f"{problem.kind.cell}_backward")(saved, problem.dy, problem.dh_n, **options)
+    return {f"d{name}": grad for name, grad in grads._asdict().items() if grad is not None}
+
+
+def run(problem, module=functional):
+    outputs, saved = forward(problem, module)
+    return outputs | backward(problem, saved, module)
+
+
+# --- the reference ----------------------------------------------------------------------------------------------------
+
+
+def loss(problem):
+    outputs, _ = forward(problem, reference, save=False)
+    return float(np.sum(np.nan_to_num(problem.dy) * outputs["y"]) + np.sum(problem.dh_n * outputs["h_n"]))
+
+
+def numeric_gradient(problem, name, step=1e-5):
+    array = problem.arrays[name]
+    gradient = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+        ends = []
+        for sign in (1, -1):
+            moved = array.copy()
+            moved[index] += sign * step
+            ends.append(loss(problem.but(**{name: moved})))
+        gradient[index] = (ends[0] - ends[1]) / (2 * step)
+    return gradient
+
+
+@every_kind
+def test_gradients_are_those_of_finite_differences(kind, ragged, reverse):
+    problem = make(kind, 4, 3, 2, 5, seed=1, ragged=ragged, reverse=reverse)
+    expected = {f"d{name}": numeric_gradient(problem, name) for name in problem.arrays}
+    helpers.assert_close(backward(problem, forward(problem, reference)[1], reference), expected, 1e-8)
+
+
+def sigmoid(a):
+    return 1 / (1 + np.exp(-a))
+
+
+@pytest.mark.parametrize("candidate", ["linear", "positive"])
+def test_equations_as_the_paper_has_them(candidate, engine):
+    """Step by step, with the products of each gate by themselves."""
+    for cell in ("mingru", "minlstm"):
+        kind = Kind(cell, (("candidate", candidate),))
+        problem = make(kind, 5, 2, 3, 4, seed=2)
+        x, h, w_ih, b = problem.arrays.values()
+        parts = [(w_ih[k : k + 4], b[k : k + 4]) for k in range(0, len(b), 4)]
+        expected = []
+        for x_t in x:
+            *gates, c = (x_t @ w.T + bias for w, bias in parts)
+            if candidate == "positive":
+                c = np.where(c >= 0, c + 0.5, sigmoid(c))
+            if cell == "mingru":
+                z = sigmoid(gates[0])
+                h = (1 - z) * h + z * c
+            else:
+                f, i = (sigmoid(gate) for gate in gates)
+                h = f / (f + i) * h + i / (f + i) * c
+            expected.append(h)
+        with engine.active():
+            outputs, _ = forward(problem)
+        helpers.assert_close(outputs, {"y": np.array(expected), "h_n": h}, 1e-13)
+
+
+@pytest.mark.parametrize(("nonlinearity", "act"), [("relu", lambda a: np.maximum(a, 0)), ("tanh", np.tanh)])
+def test_an_indrnn_is_an_rnn_with_a_diagonal_matrix(nonlinearity, act, engine):
+    problem = make(Kind("indrnn", (("nonlinearity", nonlinearity),)), 6, 2, 3, 5, seed=3)
+    x, h0, w_ih, u, b = problem.arrays.values()
+    with engine.active():
+        results = run(problem)
+    y, h_n, saved = reference.rnn_forward(x, h0, w_ih, np.diag(u), b, nonlinearity=nonlinearity)
+    grads = reference.rnn_backward(saved, problem.dy, problem.dh_n)
+    expected = {"y": y, "h_n": h_n, "dx": grads.x, "dh0": grads.h0, "dw_ih": grads.w_ih}
+    expected |= {"du": np.diag(grads.w_hh), "db": grads.b_ih}
+    helpers.assert_close(results, expected, 1e-13)
+
+
+# --- the compiled engines ---------------------------------------------------------------------------------------------
+
+SIZES = (  # T, B, I, H; a chunk has 64 steps
+    (1, 1, 1, 1),
+    (9, 3, 2, 17),
+    (64, 1, 3, 5),
+    (65, 2, 1, 33),
+    (200, 3, 4, 18),
+    (3, 2, 0, 4),
+    (0, 3, 4, 5),
+    (3, 0, 4, 5),
+)
+
+
+@cache
+def expected_of(kind, sizes, ragged, reverse):
+    problem = make(kind, *sizes, seed=sum(sizes), ragged=ragged, reverse=reverse)
+    return problem, run(problem._replace(kind=Kind(kind.cell, kind.options[:1])), reference)  # by the sequential scan
+
+
+@every_kind
+def test_same_values_as_the_reference(engine, dtype, kind, ragged, reverse):
+    for sizes in SIZES:
+        problem, expected = expected_of(kind, sizes, ragged, reverse)
+        problem = problem.astype(dtype)
+        with engine.active():
+            results = run(problem)
+            inference, nothing = forward(problem, save=False)
+        assert nothing is None
+        assert {a.dtype for a in (results | inference).values()} == {np.dtype(dtype)}
+        helpers.assert_close(results, expected, TOLERANCE[dtype])
+        helpers.assert_close(inference, {name: expected[name] for name in ("y", "h_n")}, TOLERANCE[dtype])
+
+
+@every_kind
+def test_states_and_biases_that_are_none_are_zeros(engine, kind, ragged):
+    problem = make(kind, 70, 3, 2, 5, seed=4, ragged=ragged)
+    zeros = {name: np.zeros_like(problem.arrays[name]) for name in ("h0", "b")}
+    with engine.active():
+        expected = run(problem.but(**zeros))
+        results = run(problem.but(h0=None, b=None))
+    helpers.assert_same_bits(results, {name: a for name, a in expected.items() if name != "db"})
+
+
+@every_kind
+@pytest.mark.parametrize("B", [1, 3])
+def test_inference_in_many_blocks_of_steps(kind, B, ragged, reverse, monkeypatch):
+    monkeypatch.setattr(_compiled, "BLOCK_BYTES", 1)
+    problem = make(kind, 301, B, 2, 5, seed=B, ragged=ragged, reverse=reverse)
+    with fastrnn.config_context(engine="native"):
+        helpers.assert_same_bits(forward(problem, save=False)[0], forward(problem)[0])
+
+
+@every_kind
+@pytest.mark.parametrize("sizes", [(300, 1, 3, 70), (150, 5, 2, 33)], ids=str)
+def test_same_bits_on_any_number_of_threads(kind, sizes, dtype, ragged, monkeypatch):
+    problem = make(kind, *sizes, seed=5, ragged=ragged and sizes[1] > 1).astype(dtype)
+    results = []
+    for members in (1, 2, 3):
+        monkeypatch.setattr(_sharing, "independent", lambda *_, m=members: _sharing.Sharing(m, "rows", 0))
+        with fastrnn.config_context(engine="native", num_threads=members):
+            results.append(run(problem))
+    helpers.assert_same_bits(results[1], results[0])
+    helpers.assert_same_bits(results[2], results[0])
+
+
+@every_kind
+def test_a_sequence_has_the_same_bits_in_any_batch_and_any_padding(kind, reverse):
+    problem = make(kind, 140, 4, 3, 21, seed=6, ragged=True, reverse=reverse)
+    with fastrnn.config_context(engine="native"):
+        together, _ = forward(problem)
+        for b, length in enumerate(problem.lengths):
+            alone = problem.but(x=problem.arrays["x"][:length, b : b + 1], h0=problem.arrays["h0"][b : b + 1])
+            outputs, _ = forward(alone._replace(lengths=None))
+            np.testing.assert_array_equal(together["y"][:length, b], outputs["y"][:, 0])
+            np.testing.assert_array_equal(together["h_n"][b], outputs["h_n"][0])
+
+
+def test_a_step_at_a_time(engine):
+    for kind in KINDS:
+        problem = make(kind, 9, 2, 3, 20, seed=7)
+        h = problem.arrays["h0"]
+        with engine.active():
+            whole, _ = forward(problem, save=False)
+            for t in range(9):
+                step, _ = forward(problem.but(x=problem.arrays["x"][t : t + 1], h0=h), save=False)
+                h = step["h_n"]
+        np.testing.assert_allclose(h, whole["h_n"], rtol=0, atol=1e-14)
+
+
+@every_linear_kind
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e30])
+def test_saturated_gates(engine, dtype, kind, size):
+    """Pre-activations far outside of what exp can take: a state between the old one and the candidate, never NaN."""
+    problem = make(kind, 70, 2, 2, 9, seed=8).astype(dtype)
+    gates = slice(0, (GATES[kind.cell] - 1) * 9)
+    w_ih, b = problem.arrays["w_ih"].copy(), problem.arrays["b"].copy()
+    w_ih[gates] *= dtype(size)
+    b[gates] = -dtype(size)
+    with engine.active():
+        results = run(problem.but(w_ih=w_ih, b=b))
+    assert all(np.isfinite(a).all() for a in results.values())
+    assert np.abs(results["y"]).max() < 20  # of the old states and all candidates
+
+
+def test_a_minlstm_whose_gates_are_no_floats_divides_them_all_the_same(engine, dtype):
+    """sigmoid(-800) is 0 in either type, but f / (f + i) is that of exp(b_f - b_i)."""
+    x, h0, w_ih = np.zeros((1, 1, 1), dtype), np.ones((1, 3), dtype), np.zeros((9, 1), dtype)
+    b = np.array([-800, -801, -800, -801, -800, -800, 0, 0, 0], dtype)
+    with engine.active():
+        y, _, _ = functional.minlstm_forward(x, h0, w_ih, b)
+    rtol = 1e-4 if dtype is np.float32 else 1e-12  # the reference takes a difference of logarithms of that size
+    np.testing.assert_allclose(y[0, 0], sigmoid(np.array([1.0, -1.0, 0.0])), rtol=rtol)
+
+
+@every_kind
+def test_not_a_number_is_passed_on(engine, kind):
+    problem = make(kind, 5, 3, 2, 19, seed=9)
+    x = problem.arrays["x"].copy()
+    x[2, 1] = np.nan
+    with engine.active():
+        y, expected = (forward(p)[0]["y"] for p in (problem.but(x=x), problem))
+    assert np.isnan(y[2:, 1]).all()
+    np.testing.assert_allclose(y[:2], expected[:2], atol=1e-13)
+    np.testing.assert_allclose(y[:, ::2], expected[:, ::2], atol=1e-13)
+
+
+@every_kind
+@pytest.mark.parametrize("need", [(), ("x",), ("w_ih", "h0"), "b"])
+def test_only_the_gradients_that_are_needed(engine, kind, need):
+    problem = make(kind, 6, 2, 3, 4, seed=10)
+    with engine.active():
+        everything, some = (backward(problem, forward(problem)[1], need=n) for n in (None, need))
+    asked = {need} if isinstance(need, str) else set(need)
+    helpers.assert_same_bits(some, {name: everything[name] for name in (f"d{n}" for n in sorted(asked))})
+
+
+@every_kind
+def test_arguments_and_outputs_stay_as_they_were(engine, kind, ragged):
+    problem = make(kind, 70, 3, 2, 5, seed=11, ragged=ragged)
+    given = {**problem.arrays, "dy": problem.dy, "dh_n": problem.dh_n}
+    before = {name: a.copy() for name, a in given.items()}
+    with engine.active():
+        outputs, saved = forward(problem)
+        outputs_before = {name: a.copy() for name, a in outputs.items()}
+        grads = backward(problem, saved)
+    for name, a in given.items():
+        np.testing.assert_array_equal(a, before[name], err_msg=name)
+    helpers.assert_same_bits(outputs, outputs_before)
+    results = [a for name, a in (outputs | grads).items() if name != "y"]
+    for k, a in enumerate(results):
+        assert not any(np.shares_memory(a, b) for b in [*results[:k], outputs["y"], *given.values()])
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+def wrong(argument, value, message):
+    return pytest.param({argument: value}, f"^{argument}: {message}", id=f"{argument} {message}")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        wrong("x", np.zeros((5, 2)), r"shape \(5, 2\), expected 3 dimensions"),
+        wrong("x", np.zeros((5, 2, 3), int), "dtype int64, expected float32 or float64"),
+        wrong("h0", np.zeros((2, 5)), r"shape \(2, 5\), expected \(B, H\) = \(2, 4\)"),
+        wrong("w_ih", np.zeros((3, 7)), r"shape \(3, 7\), expected \(.*H, I\) with H >= 1, I = 3"),
+        wrong("w_ih", np.zeros((0, 3)), r"shape \(0, 3\)"),
+        wrong("b", np.zeros(1), r"shape \(1,\), expected \(.*H,\) = "),
+        wrong("b", np.zeros(1, np.float32), "dtype float32, expected float64, that of x"),
+        wrong("lengths", [1, 9], "values from 1 to 9, expected 0 to T = 5"),
+    ],
+)
+@pytest.mark.parametrize("cell", GATES)
+@pytest.mark.parametrize("module", [functional, reference])
+def test_bad_arguments(cell, module, changed, message):
+    arguments = {**make(Kind(cell), 5, 2, 3, 4).arrays, **changed}
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(module, f"{cell}_forward")(**arguments)
+
+
+@pytest.mark.parametrize("module", [functional, reference])
+def test_bad_options_and_caches(module):
+    x, h0, w_ih, u, b = make(Kind("indrnn"), 5, 2, 3, 4).arrays.values()
+    with pytest.raises(ValueError, match=r"^nonlinearity: 'gelu', expected one of 'relu', 'tanh'"):
+        module.indrnn_forward(x, h0, w_ih, u, b, nonlinearity="gelu")
+    with pytest.raises(ValueError, match=r"^u: shape \(4, 4\), expected \(H,\) = \(4,\)"):
+        module.indrnn_forward(x, h0, w_ih, np.diag(u), b)
+    with pytest.raises(ValueError, match=r"^w_ih: shape \(4, 3\), expected \(3H, I\)"):
+        module.minlstm_forward(x, None, w_ih)
+    with pytest.raises(ValueError, match=r"^scan: 'blelloch', expected one of 'sequential', 'parallel'"):
+        module.mingru_forward(x, None, w_ih, scan="blelloch")
+    with pytest.raises(ValueError, match=r"^candidate: 'tanh', expected one of 'linear', 'positive'"):
+        module.minlstm_forward(x, None, w_ih[:3], candidate="tanh")
+
+    y, _, saved = module.mingru_forward(x, None, w_ih)
+    with pytest.raises(ValueError, match=r"^cache: it is of mingru_forward, expected one of minlstm_forward"):
+        module.minlstm_backward(saved, y)
+    with pytest.raises(ValueError, match=r"^dy: shape \(5, 2, 3\), expected \(T, B, H\) = \(5, 2, 2\)"):
+        module.mingru_backward(saved, x)
+    module.mingru_backward(saved, np.ones_like(y))
+    with pytest.raises(ValueError, match=r"^cache: it has been used"):
+        module.mingru_backward(saved, np.ones_like(y))
+
+
+def test_unknown_gradients_are_refused():
+    x, h0, w_ih, b = make(Kind("mingru"), 5, 2, 3, 4).arrays.values()
+    y, _, saved = functional.mingru_forward(x, h0, w_ih, b)
+    with pytest.raises(ValueError, match=r"^need: 'u', expected some of 'x', 'h0', 'w_ih', 'b'"):
+        functional.mingru_backward(saved, y, need=("u",))
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+@every_kind
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_a_layer_is_its_function_again_and_again(kind, bidirectional, engine):
+    T, B, I, H = 70, 3, 2, 5
+    layer = LAYERS[kind.cell](I, H, 2, bidirectional=bidirectional, **dict(kind.options), dtype=np.float64, rng=0)
+    rng = np.random.default_rng(0)
+    D = layer.directions
+    x, state, lengths = rng.standard_normal((T, B, I)), rng.standard_normal((2 * D, B, H)), [70, 0, 66]
+    dy, dstate = rng.standard_normal((T, B, D * H)), rng.standard_normal((2 * D, B, H))
+    step, back = (getattr(functional, f"{kind.cell}_{way}") for way in ("forward", "backward"))
+
+    def weights(suffix):
+        return [layer.params[name + suffix] for name in layer.weights]
+
+    with engine.active():
+        y, end, saved = layer.forward(x, state, lengths)
+        dx, dstart = layer.backward(saved, dy, dstate)
+        inference, _ = layer(x, state, lengths)
+        below, ends, caches = x, [], []
+        for k in range(2):
+            outputs = []
+            for d, suffix in enumerate((f"_l{k}", f"_l{k}_reverse")[:D]):
+                out, h_n, one = step(
+                    below, state[k * D + d], *weights(suffix), **dict(kind.options), lengths=lengths, reverse=d == 1
+                )
+                outputs.append(out)
+                ends.append(h_n)
+                caches.append((suffix, one))
+            below = np.concatenate(outputs, axis=2)
+        d, starts = dy, [None] * (2 * D)
+        for k in (1, 0):
+            parts = []
+            for direction in range(D):
+                which = k * D + direction
+                suffix, one = caches[which]
+                grads = back(one, d[:, :, direction * H : (direction + 1) * H], dstate[which])
+                parts.append(grads.x)
+                starts[which] = grads.h0
+                for name, argument in layer.weights.items():
+                    np.testing.assert_array_equal(layer.grads[name + suffix], getattr(grads, argument))
+            d = sum(parts)
+    helpers.assert_same_bits({"y": y, "end": end, "dx": dx}, {"y": below, "end": np.array(ends), "dx": d})
+    np.testing.assert_array_equal(dstart, np.array(starts))
+    np.testing.assert_allclose(inference, y, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_layers_batch_first_and_without_bias(cell):
+    layer = LAYERS[cell](3, 4, num_layers=2, bias=False, batch_first=True, rng=1)
+    other = LAYERS[cell](3, 4, num_layers=2, rng=2)
+    other.load_state_dict(layer.state_dict() | {f"bias_ih_l{k}": np.zeros(GATES[cell] * 4) for k in range(2)})
+    x = np.random.default_rng(3).standard_normal((5, 7, 3)).astype(np.float32)
+    y, end, saved = layer.forward(x)
+    expected, expected_end, expected_saved = other.forward(x.transpose(1, 0, 2))
+    assert y.shape == (5, 7, 4)
+    assert end.shape == (2, 5, 4)
+    np.testing.assert_array_equal(y.transpose(1, 0, 2), expected)
+    np.testing.assert_array_equal(end, expected_end)
+    dx, _ = layer.backward(saved, y)
+    expected_dx, _ = other.backward(expected_saved, expected)
+    np.testing.assert_array_equal(dx.transpose(1, 0, 2), expected_dx)
+
+
+def test_initial_parameters():
+    layer = fastrnn.IndRNN(3, 1000, num_layers=2, rng=0)
+    assert list(layer.params) == [f"{name}_l{k}" for k in range(2) for name in ("weight_ih", "bias_ih", "weight_hh")]
+    for k in range(2):
+        u = layer.params[f"weight_hh_l{k}"]
+        assert u.shape == (1000,)
+        assert u.dtype == np.float32
+        assert 0 <= u.min() < 0.02
+        assert 0.98 < u.max() < 1
+    assert np.abs(layer.weight_ih_l0).max() <= 1000**-0.5
+    assert repr(layer) == "IndRNN(3, 1000, num_layers=2, nonlinearity='relu', dtype=float32)"
+    layer = fastrnn.MinLSTM(3, 4, scan="parallel", rng=0)
+    assert layer.weight_ih_l0.shape == (12, 3)
+    assert repr(layer) == "MinLSTM(3, 4, candidate='linear', scan='parallel', dtype=float32)"
+
+
+def test_what_layers_refuse():
+    with pytest.raises(ValueError, match=r"^nonlinearity: 'gelu'"):
+        fastrnn.IndRNN(3, 4, nonlinearity="gelu")
+    with pytest.raises(ValueError, match=r"^candidate: 'gelu'"):
+        fastrnn.MinGRU(3, 4, candidate="gelu")
+    with pytest.raises(ValueError, match=r"^scan: 'other'"):
+        fastrnn.MinLSTM(3, 4, scan="other")
+    layer = fastrnn.MinGRU(3, 4)
+    with pytest.raises(TypeError, match=r"^freeze: MinGRU has no recurrent matrix"):
+        layer.freeze()
+    with pytest.raises(TypeError, match="checkpoint"):
+        layer.forward(np.zeros((5, 2, 3), np.float32), checkpoint=2)
+
+
+def adding_problem(rng, T, B):
+    """Numbers, and marks at two of them, whose sum is asked for: (T, B, 2) and (B, 1)."""
+    values = rng.random((T, B), dtype=np.float32)
+    marks = np.zeros((T, B), np.float32)
+    for b in range(B):
+        marks[rng.choice(T, 2, replace=False), b] = 1
+    return np.stack((values, marks), axis=2), (values * marks).sum(axis=0)[:, None]
+
+
+class Adder(fastrnn.Module):
+    """A layer and what reads its last state."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.layer = LAYERS[kind.cell](2, 32, num_layers=2, **dict(kind.options), rng=1)
+        self.head = nn.Linear(32, 1, rng=2)
+
+    def error(self, x, target):
+        """The mean square of the errors; their gradients are added up."""
+        _, end, saved = self.layer.forward(x)
+        out, head_saved = self.head.forward(end[-1])
+        dend = np.zeros_like(end)
+        dend[-1] = self.head.backward(head_saved, 2 * (out - target) / len(out))
+        self.layer.backward(saved, None, dend, need="params")
+        return float(np.mean((out - target) ** 2))
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], *(k for k in LINEAR if "linear-seq" in str(k))], ids=str)
+def test_learning_to_add(kind):
+    """Whoever answers 1 whatever comes has an error of 1/6."""
+    rng = np.random.default_rng(0)
+    model = Adder(kind)
+    optimizer = nn.Adam(model, lr=0.01)
+    errors = []
+    for _ in range(400):
+        optimizer.zero_grad()
+        errors.append(model.error(*adding_problem(rng, 20, 32)))
+        optimizer.step()
+    assert errors[0] > 0.1
+    assert np.mean(errors[-20:]) < 0.02
