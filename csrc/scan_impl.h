@@ -74,7 +74,8 @@ static FR_INLINE void FR(min_activate)(vec *gate, vec *other, vec *candidate, co
     vec a = load(row, n) + load(bias, n);
     if (cell == FR_MIN_LSTM) {
         vec b = load(row + H, n) + load(bias + H, n);
-        vec shift = FR(vmin)(WHERE(a > b, a, b) + (REAL)40, 0);
+        vec most = WHERE(a > b, a, b);
+        vec shift = WHERE(most < FR(splat)(-40), most + (REAL)40, FR(splat)(0)); /* 0 for NaN */
         a = a - shift;
         *other = FR(vsigmoid)(b - shift);
     }

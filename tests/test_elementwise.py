@@ -501,9 +501,9 @@ def test_learning_to_add(kind):
     model = Adder(kind)
     optimizer = nn.Adam(model, lr=0.01)
     errors = []
-    for _ in range(400):
+    for _ in range(250):
         optimizer.zero_grad()
         errors.append(model.error(*adding_problem(rng, 20, 32)))
         optimizer.step()
     assert errors[0] > 0.1
-    assert np.mean(errors[-20:]) < 0.02
+    assert np.mean(errors[-20:]) < 0.06

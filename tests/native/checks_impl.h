@@ -154,6 +154,50 @@ static void FR(check_steps)(const KERNELS *kernels) {
         for (int save = 0; save < 2; save++) FR(check_step)(kernels, cell, save);
 }
 
+/* Arrays: 0 h, 1 gates, 2 dh, 3 du, 4 product, 5 local, 6 dy, 7 h_prev, 8 bias, 9 u. The units of each call. */
+#define SCAN(from, to)                                                                                                 \
+    &(fr_scan){.h = x[0] + start * H,                                                                                  \
+               .gates = in_place ? x[0] + start * H : x[1] + start * G * H,                                            \
+               .dh = x[2],                                                                                             \
+               .du = x[3],                                                                                             \
+               .product = x[4],                                                                                        \
+               .local = x[5],                                                                                          \
+               .dy = x[6] + start * H,                                                                                 \
+               .h_prev = x[7],                                                                                         \
+               .bias = x[8],                                                                                           \
+               .u = x[9],                                                                                              \
+               steps, distance, B, H, from, to, fresh, save, positive}
+#define HALVES(function, cell)                                                                                         \
+    k->function(SCAN(0, H / 3), cell);                                                                                 \
+    k->function(SCAN(H / 3, H), cell)
+
+/* Three steps forward and back; every second time from the highest rows down. Between the steps there is a row more,
+ * which nothing may touch, and gates that come in as values are from 1/2 to 1. */
+static void FR(check_scan)(const KERNELS *kernels, int cell) {
+    static const char *const name[] = {"indrnn tanh", "indrnn relu", "mingru", "minlstm"};
+    const int linear = cell == FR_MIN_GRU || cell == FR_MIN_LSTM, positive = H % 3 > 0, down = (B + H) % 2;
+    const ptrdiff_t G = naive_scan_gates(cell), BH = B * H, steps = 3, rows = steps * (B + 1);
+    const ptrdiff_t distance = down ? -(B + 1) : B + 1, start = down ? (steps - 1) * (B + 1) : 0;
+    char what[80];
+#define ARRAYS_OF_SCAN (rows * H, rows * G * H, BH, BH, BH, BH, rows * H, BH, G * H, H)
+#define VALUES for (ptrdiff_t at = 0; at < rows * G * H; at++) x[1][at] = (x[1][at] < 0 ? 1 - x[1][at] : 1 + x[1][at]) / 2
+    for (int fresh = linear ? 0 : 1; fresh < 2; fresh++) {
+        const int save = linear && B % 2, in_place = !linear && B % 2;
+        snprintf(what, sizeof what, "scan of %s%s", name[cell], fresh ? "" : ", values");
+        CHECK(what, ARRAYS_OF_SCAN, if (!fresh) VALUES; HALVES(scan, cell));
+    }
+    const int fresh = 1, save = 1, in_place = 0;
+    snprintf(what, sizeof what, "scan of %s, back", name[cell]);
+    CHECK(what, ARRAYS_OF_SCAN, VALUES; HALVES(scan_back, cell));
+    if (!linear) return;
+    snprintf(what, sizeof what, "scan of %s, ends", name[cell]);
+    CHECK(what, ARRAYS_OF_SCAN, HALVES(scan_ends, cell); k->scan_carry(x[5], x[4], x[7], BH));
+    snprintf(what, sizeof what, "scan of %s, ends back", name[cell]);
+    CHECK(what, ARRAYS_OF_SCAN, VALUES; HALVES(scan_back_ends, cell); k->scan_carry(x[5], x[4], x[2], BH));
+#undef ARRAYS_OF_SCAN
+#undef VALUES
+}
+
 static void FR(check_sizes)(const KERNELS *kernels) {
     /* Around the tiles' rows, the vectors' lanes, the panels of four vectors, and the blocks of k. */
     static const ptrdiff_t rows[] = {0, 1, 2, 3, 5, 6, 7, 8, 13, 17};
@@ -167,6 +211,7 @@ static void FR(check_sizes)(const KERNELS *kernels) {
             for (int u = 0; u < COUNT(units); u++) {
                 B = rows[r], H = units[u], K = depths[(r + u) % COUNT(depths)];
                 FR(check)(kernels);
+                for (int cell = FR_IND_TANH; cell <= FR_MIN_LSTM; cell++) FR(check_scan)(kernels, cell);
                 if ((r + u) % 5 == pass) FR(check_steps)(kernels); /* the slowest: each pass takes its own sizes */
             }
         B = 9, H = 33, K = 8200; /* so deep that a panel is gone through block by block */
@@ -184,3 +229,5 @@ static void FR(check_sizes)(const KERNELS *kernels) {
     fflush(stdout);
 }
 #undef STEP
+#undef SCAN
+#undef HALVES

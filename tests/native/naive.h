@@ -139,6 +139,110 @@ static void naive_gru_dreset(double *gates, double *dh, const double *drh, const
     }
 }
 
+/* --- element by element ------------------------------------------------------------------------------------------ */
+
+/* Each unit of each step, forwards or backwards: `row` counts from the first step's first. */
+#define EACH_STEP(T)                                                                                                   \
+    for (ptrdiff_t step = 0; step < s->steps; step++)                                                                  \
+        for (ptrdiff_t b = 0, t = (T), row = t * s->distance; b < s->B; b++, row++)                                    \
+            for (ptrdiff_t j = s->first; j < s->last; j++)
+#define FORWARDS step
+#define BACKWARDS s->steps - 1 - step
+
+static ptrdiff_t naive_scan_gates(int cell) { return cell == FR_MIN_LSTM ? 3 : cell == FR_MIN_GRU ? 2 : 1; }
+
+static double *naive_number(const void *array, ptrdiff_t row, ptrdiff_t width, ptrdiff_t j) {
+    return (double *)array + row * width + j;
+}
+
+static double naive_before(const fr_scan *s, ptrdiff_t t, ptrdiff_t b, ptrdiff_t j) {
+    return *(t ? naive_number(s->h, (t - 1) * s->distance + b, s->H, j) : naive_number(s->h_prev, b, s->H, j));
+}
+
+static double naive_keep(const double *gates, ptrdiff_t H, int cell) {
+    return cell == FR_MIN_GRU ? 1 - gates[0] : gates[0] / (gates[0] + gates[H]);
+}
+static double naive_take(const double *gates, ptrdiff_t H, int cell) {
+    return cell == FR_MIN_GRU ? gates[0] : gates[H] / (gates[0] + gates[H]);
+}
+
+/* values <- the gates of one unit: of `gates`, which they may be, if fresh from before their activation. */
+static void naive_values(double *values, const double *gates, const fr_scan *s, int cell, ptrdiff_t j, int fresh) {
+    const ptrdiff_t G = naive_scan_gates(cell), H = s->H;
+    for (ptrdiff_t g = 0; g < G; g++) {
+        double x = gates[g * H];
+        if (fresh) {
+            x += ((const double *)s->bias)[g * H + j];
+            if (g < G - 1) x = naive_sigmoid(x);
+            else if (s->positive) x = x >= 0 ? x + 0.5 : naive_sigmoid(x);
+        }
+        values[g * H] = x;
+    }
+}
+
+static void naive_scan(const fr_scan *s, int cell) {
+    const ptrdiff_t H = s->H, G = naive_scan_gates(cell);
+    double values[3 * H + 1];
+    EACH_STEP(FORWARDS) {
+        double *gates = naive_number(s->gates, row, G * H, j), *h = naive_number(s->h, row, H, j);
+        const double before = naive_before(s, t, b, j);
+        if (cell == FR_IND_TANH || cell == FR_IND_RELU) {
+            const double pre = *gates + ((const double *)s->bias)[j] + ((const double *)s->u)[j] * before;
+            *h = cell == FR_IND_TANH ? tanh(pre) : naive_relu(pre);
+            continue;
+        }
+        naive_values(values, gates, s, cell, j, s->fresh);
+        *h = naive_keep(values, H, cell) * before + naive_take(values, H, cell) * values[(G - 1) * H];
+        if (s->fresh && s->save) naive_values(gates, gates, s, cell, j, 1);
+    }
+}
+
+static void naive_scan_back(const fr_scan *s, int cell) {
+    const ptrdiff_t H = s->H, G = naive_scan_gates(cell);
+    EACH_STEP(BACKWARDS) {
+        double *gates = naive_number(s->gates, row, G * H, j), *dh = naive_number(s->dh, b, H, j);
+        const double d = *dh + *naive_number(s->dy, row, H, j), before = naive_before(s, t, b, j);
+        if (cell == FR_IND_TANH || cell == FR_IND_RELU) {
+            const double h = *naive_number(s->h, row, H, j);
+            *gates = cell == FR_IND_RELU ? (h > 0 ? d : 0) : d * (1 - h * h);
+            *naive_number(s->du, b, H, j) += *gates * before;
+            *dh = *gates * ((const double *)s->u)[j];
+            continue;
+        }
+        const double keep = naive_keep(gates, H, cell), take = naive_take(gates, H, cell), c = gates[(G - 1) * H];
+        const double dkeep = d * (before - c), first = gates[0];
+        gates[(G - 1) * H] = d * take * (s->positive && !(c >= 0.5) ? c * (1 - c) : 1);
+        gates[0] = cell == FR_MIN_GRU ? -dkeep * first * (1 - first) : dkeep * keep * take * (1 - first);
+        if (cell == FR_MIN_LSTM) gates[H] = -dkeep * keep * take * (1 - gates[H]);
+        *dh = d * keep;
+    }
+}
+
+static void naive_scan_ends(const fr_scan *s, int cell) {
+    const ptrdiff_t H = s->H, G = naive_scan_gates(cell);
+    EACH_STEP(FORWARDS) {
+        double *gates = naive_number(s->gates, row, G * H, j), *local = naive_number(s->local, b, H, j);
+        naive_values(gates, gates, s, cell, j, 1);
+        *local = naive_keep(gates, H, cell) * *local + naive_take(gates, H, cell) * gates[(G - 1) * H];
+        *naive_number(s->product, b, H, j) *= naive_keep(gates, H, cell);
+        (void)t;
+    }
+}
+
+static void naive_scan_back_ends(const fr_scan *s, int cell) {
+    const ptrdiff_t H = s->H, G = naive_scan_gates(cell);
+    EACH_STEP(BACKWARDS) {
+        const double keep = naive_keep(naive_number(s->gates, row, G * H, j), H, cell);
+        double *local = naive_number(s->local, b, H, j);
+        *local = keep * (*local + *naive_number(s->dy, row, H, j));
+        *naive_number(s->product, b, H, j) *= keep;
+    }
+}
+
+static void naive_scan_carry(double *local, const double *product, const double *before, ptrdiff_t n) {
+    for (ptrdiff_t j = 0; j < n; j++) local[j] += product[j] * before[j];
+}
+
 static ptrdiff_t naive_packed_size(ptrdiff_t K, ptrdiff_t N) { return K * N; }
 
 static void naive_pack(double *packed, const double *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
@@ -209,6 +313,11 @@ static const fr_kernels_f64 naive = {
     .gru_dgates = naive_gru_dgates,
     .gru_dupdate = naive_gru_dupdate,
     .gru_dreset = naive_gru_dreset,
+    .scan = naive_scan,
+    .scan_back = naive_scan_back,
+    .scan_ends = naive_scan_ends,
+    .scan_back_ends = naive_scan_back_ends,
+    .scan_carry = naive_scan_carry,
     .packed_size = naive_packed_size,
     .pack = naive_pack,
     .multiply = naive_multiply,
