@@ -55,7 +55,7 @@ class Problem(NamedTuple):
 
 
 def make(kind, T, B, I, H, seed=0, ragged=None, reverse=False):
-    """As `helpers.make`: states that are not zero, and NaN where sequences have ended."""
+    """As `helpers.make`, whose `lengths` is `ragged` here: states not zero, and NaN where sequences have ended."""
     rng = np.random.default_rng(seed)
     rows = GATES[kind.cell] * H
     arrays = {"x": rng.standard_normal((T, B, I)), "h0": rng.standard_normal((B, H))}
@@ -64,8 +64,8 @@ def make(kind, T, B, I, H, seed=0, ragged=None, reverse=False):
         arrays["u"] = rng.uniform(-0.9, 0.9, H)
     arrays["b"] = rng.standard_normal(rows)
     dy = rng.standard_normal((T, B, H))
-    lengths = helpers.random_lengths(rng, T, B) if ragged else None
-    if ragged:
+    lengths = helpers.random_lengths(rng, T, B) if ragged is True else ragged
+    if lengths is not None:
         padding = np.arange(T)[:, None] >= lengths
         arrays["x"][padding] = dy[padding] = np.nan
     return Problem(kind, arrays, dy, rng.standard_normal((B, H)), lengths, reverse)
@@ -206,7 +206,8 @@ def test_states_and_biases_that_are_none_are_zeros(engine, kind, ragged):
 @pytest.mark.parametrize("B", [1, 3])
 def test_inference_in_many_blocks_of_steps(kind, B, ragged, reverse, monkeypatch):
     monkeypatch.setattr(_compiled, "BLOCK_BYTES", 1)
-    problem = make(kind, 301, B, 2, 5, seed=B, ragged=ragged, reverse=reverse)
+    lengths = np.array((299, 0, 301)[:B]) if ragged else None
+    problem = make(kind, 301, B, 2, 5, seed=B, ragged=lengths, reverse=reverse)
     with fastrnn.config_context(engine="native"):
         helpers.assert_same_bits(forward(problem, save=False)[0], forward(problem)[0])
 
@@ -214,7 +215,7 @@ def test_inference_in_many_blocks_of_steps(kind, B, ragged, reverse, monkeypatch
 @every_kind
 @pytest.mark.parametrize("sizes", [(300, 1, 3, 70), (150, 5, 2, 33)], ids=str)
 def test_same_bits_on_any_number_of_threads(kind, sizes, dtype, ragged, monkeypatch):
-    problem = make(kind, *sizes, seed=5, ragged=ragged and sizes[1] > 1).astype(dtype)
+    problem = make(kind, *sizes, seed=5, ragged=ragged if sizes[1] > 1 else None).astype(dtype)
     results = []
     for members in (1, 2, 3):
         monkeypatch.setattr(_sharing, "independent", lambda *_, m=members: _sharing.Sharing(m, "rows", 0))
