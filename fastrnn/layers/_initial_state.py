@@ -80,9 +80,11 @@ class InitialState(Module):
             return
         shapes = [np.shape(part) for part in (_parts(value) if len(self.state_names) > 1 else [value])]
         B = next((shape[1] for shape in shapes if len(shape) == 3), 0)
-        zeros = np.zeros((self.directions * self.num_layers, B, self.hidden_size), self.dtype)
-        parts = self._states("state", value, B)
-        self._remembered = tuple((zeros if part is None else part).copy() for part in parts)
+        many = self.directions * self.num_layers
+        self._remembered = tuple(
+            np.zeros((many, B, self._state_width(name)), self.dtype) if part is None else part.copy()
+            for name, part in zip(self.state_names, self._states("state", value, B), strict=True)
+        )
 
     def reset_state(self, mask: ArrayLike | None = None) -> None:
         """

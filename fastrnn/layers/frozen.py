@@ -71,7 +71,7 @@ class Frozen:
         object.__setattr__(self, "_layer", layer)
         object.__setattr__(self, "_prepared", {})
         # `_core.stack` has the directions write side by side
-        object.__setattr__(self, "_packs", not layer.bidirectional or layer.merge == "concat")
+        object.__setattr__(self, "_packs", layer.merge == "concat" and not layer.varies)
         if self._packs and _settings.engine() == "native":
             self._prepare(_settings.isa())
 
@@ -237,10 +237,10 @@ class Stream:
             raise ValueError("stream: the layer is bidirectional, and the way back starts where a stream has no end")
         self._layer = layer
         self.batch_size = _check.positive_int("batch_size", batch_size)
-        shape = (self.batch_size, layer.hidden_size)
         self._stepper = self._states = None
-        if _settings.engine() == "reference":
-            self._states = [[np.zeros(shape, layer.dtype) for _ in layer.state_names] for _ in range(layer.num_layers)]
+        if _settings.engine() == "reference" or layer.varies:
+            shapes = [(self.batch_size, layer._state_width(name)) for name in layer.state_names]
+            self._states = [[np.zeros(shape, layer.dtype) for shape in shapes] for _ in range(layer.num_layers)]
         else:
             isa = _settings.isa()
             native = _settings.engine() == "native"

@@ -82,6 +82,7 @@ class RecurrentLayer(InitialState):
     """
 
     cell: str  # "rnn", "lstm", "gru"
+    varies = False  # whether its cells are others than the plain ones
     state_names: tuple[str, ...] = ("h",)
     # Parameters, and which of the cell's arguments each is; in the order of both.
     weights = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}  # noqa: RUF012
@@ -125,9 +126,9 @@ class RecurrentLayer(InitialState):
             width = self.input_size if k == 0 else self.output_size
             for suffix in self._suffixes(k):
                 for name, shape in self._shapes(width).items():
-                    self.add_parameter(name + suffix, self.rng.uniform(-bound, bound, shape).astype(self.dtype))
+                    self.add_parameter(name + suffix, self._initial(name, shape, bound))
                 for name in self.state_names if self.learn_initial_state else ():
-                    self.add_parameter(f"{name}0{suffix}", np.zeros(self.hidden_size, self.dtype))
+                    self.add_parameter(f"{name}0{suffix}", np.zeros(self._state_width(name), self.dtype))
 
     @property
     def directions(self) -> int:
@@ -137,13 +138,21 @@ class RecurrentLayer(InitialState):
     @property
     def output_size(self) -> int:
         """The width of `y`: H, or 2H where two directions stand side by side."""
-        return self.hidden_size * (self.directions if self.merge == "concat" else 1)
+        return self._state_width("h") * (self.directions if self.merge == "concat" else 1)
+
+    def _state_width(self, name: str) -> int:
+        """The units of a state."""
+        return self.hidden_size
 
     def _shapes(self, width: int) -> dict[str, tuple[int, ...]]:
         """Those of the parameters of one layer and direction whose input has this width."""
         rows = _check.GATES[self.cell] * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, width), "weight_hh": (rows, self.hidden_size)}
         return shapes | {"bias_ih": (rows,), "bias_hh": (rows,)} if self.bias else shapes
+
+    def _initial(self, name: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
+        """What a parameter begins as."""
+        return self.rng.uniform(-bound, bound, shape).astype(self.dtype)
 
     def _options(self) -> dict[str, Any]:
         """The cell's own keyword arguments."""
@@ -159,13 +168,16 @@ class RecurrentLayer(InitialState):
     def __repr__(self) -> str:
         parts = [str(self.input_size), str(self.hidden_size)]
         parts += [f"num_layers={self.num_layers}"] if self.num_layers > 1 else []
-        parts += [f"{name}={value!r}" for name, value in self._options().items()]
+        parts += self._described()
         parts += [name for name in ("batch_first", "bidirectional") if getattr(self, name)]
         parts += [f"merge={self.merge!r}"] if self.merge != "concat" else []
         parts += [name for name in ("stateful", "learn_initial_state") if getattr(self, name)]
         parts += ["bias=False"] if not self.bias else []
         parts += [f"dropout={self.dropout}"] if self.dropout else []
         return f"{type(self).__name__}({', '.join(parts)}, dtype={self.dtype})"
+
+    def _described(self) -> list[str]:
+        return [f"{name}={value!r}" for name, value in self._options().items()]
 
     # --- shapes in and out ---------------------------------------------------------------------------------------
 
@@ -203,15 +215,13 @@ class RecurrentLayer(InitialState):
             return [None] * len(self.state_names)
         if several and not (isinstance(state, tuple | list) and len(state) == len(self.state_names)):
             raise TypeError(f"{name}: {type(state).__name__}, expected the tuple ({', '.join(self.state_names)})")
-        shape = (self.directions * self.num_layers, B, self.hidden_size)
-        return [
-            None
-            if part is None
-            else _check.shaped(
-                f"{name}[{k}]" if several else name, part, self.dtype, "(D*num_layers, B, H)", shape, "the layer"
-            )
-            for k, part in enumerate(state if several else (state,))
-        ]
+        found: list[np.ndarray | None] = []
+        for k, (which, part) in enumerate(zip(self.state_names, state if several else (state,), strict=True)):
+            shape = (self.directions * self.num_layers, B, self._state_width(which))
+            called = f"{name}[{k}]" if several else name
+            axes = "(D*num_layers, B, H)"
+            found.append(None if part is None else _check.shaped(called, part, self.dtype, axes, shape, "the layer"))
+        return found
 
     def _flags(self, name: str, value: Any, T: int, B: int) -> np.ndarray | None:
         """A mask or resets, time-major."""
@@ -234,8 +244,8 @@ class RecurrentLayer(InitialState):
     def _weights(self, suffix: str) -> list[np.ndarray | None]:
         return [self.params.get(name + suffix) for name in self.weights]
 
-    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, **options) -> tuple:
-        """One layer and direction: y, the final states, the cache."""
+    def _cell_forward(self, y: np.ndarray, start: list, suffix: str, *, training: bool, **options: Any) -> tuple:
+        """One layer and direction: y, the final states, the cache. `training` is for cells that are otherwise then."""
         forward, _ = self._functions()
         return forward(y, *start, *self._weights(suffix), **options, **self._options())
 
@@ -274,10 +284,9 @@ class RecurrentLayer(InitialState):
             outputs, caches, cs = [], [], []
             for d, suffix in enumerate(self._suffixes(k)):
                 start = [None if s is None else s[k * self.directions + d] for s in states]
-                results = self._cell_forward(
-                    y, start, suffix, **which, reverse=d == 1, save=save or trace, checkpoint=checkpoint, **more
-                )
-                if more:
+                more |= {"reverse": d == 1, "save": save or trace, "checkpoint": checkpoint}
+                results = self._cell_forward(y, start, suffix, training=save, **which, **more)
+                if "return_cell_states" in more:
                     *results, c = results
                     cs.append(c)
                 out, *end, cell_cache = results
@@ -469,7 +478,7 @@ class RecurrentLayer(InitialState):
             dx = None
             wanted = [name + "0" for name in self.state_names]
             wanted += ["x"] if k > 0 or "x" in asked else []
-            wanted += self.weights.values() if "params" in asked else []
+            wanted += self._wanted() if "params" in asked else []
             parts = parted(self.merge, d, [cell.y for cell in cells[k]])
             for direction, suffix in enumerate(self._suffixes(k)):
                 which = k * self.directions + direction
@@ -479,15 +488,22 @@ class RecurrentLayer(InitialState):
                 grads = backward(cells[k][direction], parts[direction], *end, need=wanted)
                 dx = grads.x if dx is None else dx + grads.x
                 dinitial[which] = list(grads[1 : 1 + len(self.state_names)])
-                for name, argument in self.weights.items():
-                    grad = getattr(grads, argument)
-                    if grad is not None:
-                        self.grads[name + suffix] += grad
+                self._add_gradients(grads, suffix)
             d = dx if cache.masks[k] is None else dx * cache.masks[k]
         dstate = self._packed_state(dinitial)
         if "params" in asked:
             self._add_learned_gradients(cache.learned, dstate)
         return None if d is None else self._output(d, cache.packed), dstate
+
+    def _wanted(self) -> list[str]:
+        """The gradients of parameters that a cell has."""
+        return list(self.weights.values())
+
+    def _add_gradients(self, grads: Any, suffix: str) -> None:
+        for name, argument in self.weights.items():
+            grad = getattr(grads, argument)
+            if grad is not None:
+                self.grads[name + suffix] += grad
 
     def freeze(self) -> Frozen:
         """
