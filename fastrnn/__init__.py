@@ -1,7 +1,8 @@
 """fastrnn: recurrent networks on the CPU, as fast as the machine allows, behind a NumPy API.
 
 `fastrnn.functional` runs the cells, `fastrnn.reference` is their specification in NumPy, and `RNN`, `LSTM` and `GRU`
-are the layers. `fastrnn.nn`, `fastrnn.data` and `fastrnn.models` are imported when they are first used.
+are the layers. `fastrnn.nn`, `fastrnn.data`, `fastrnn.models` and `fastrnn.interop` are imported when they are first
+used.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ __all__ = [
     "functional",
     "get_config",
     "get_num_threads",
+    "interop",
     "models",
     "nn",
     "pack_padded_sequence",
@@ -45,7 +47,7 @@ __all__ = [
     "show_config",
 ]
 
-_LAZY = ("data", "models", "nn")
+_LAZY = ("data", "interop", "models", "nn")
 
 
 def __getattr__(name: str) -> Any:
