@@ -27,11 +27,18 @@ def test_every_public_name_exists():
 
 def test_importing_loads_nothing_that_is_not_needed():
     code = (
-        "import sys, fastrnn; "
-        "print([m for m in ('torch', 'matplotlib', 'fastrnn.nn', 'scipy.sparse', 'pytest') if m in sys.modules])"
+        "import sys, fastrnn, fastrnn.interop; "
+        "names = 'torch', 'onnx', 'matplotlib', 'fastrnn.nn', 'scipy.sparse', 'pytest'; "
+        "print([m for m in names if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_a_library_that_is_missing_is_named_with_its_extra():
+    code = "import sys, fastrnn; sys.modules['onnx'] = None; fastrnn.interop.onnx"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "ImportError: onnx is not installed; pip install 'fastrnn[onnx]'" in run.stderr
 
 
 def test_typing_information_is_installed():

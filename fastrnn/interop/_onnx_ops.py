@@ -84,11 +84,11 @@ def read(where: str, op_type: str, attributes: Mapping[str, Any]) -> Op:
         if not isinstance(value, kind) or (of and not all(isinstance(element, of) for element in value)):
             expected = "text" if bytes in (kind, of) else (of or kind).__name__
             raise ValueError(
-                f"{where}: attribute {name}: {value!r:.80}, expected {'a list of ' * bool(of)}{expected} values"
+                f"{where}: attribute {name}: {_shown(value)}, expected {'a list of ' * bool(of)}{expected} values"
             )
 
     def refused(name: str, expected: str) -> ValueError:
-        return ValueError(f"{where}: attribute {name}: {attributes[name]!r:.80}, expected {expected}")
+        return ValueError(f"{where}: attribute {name}: {_shown(attributes[name])}, expected {expected}")
 
     direction, clip = attributes.get("direction", b"forward"), attributes.get("clip")
     if direction not in DIRECTIONS:
@@ -142,6 +142,11 @@ def _activations(where: str, cell: str, D: int, attributes: Mapping[str, Any]) -
             count = len(attributes[name])
             raise ValueError(f"{where}: attribute {name}: {count} values, expected at most {count - len(rest)}")
     return tuple(tuple(found[d * len(plain) : (d + 1) * len(plain)]) for d in range(D))
+
+
+def _shown(value: Any) -> str:
+    """What a message shows of something that may be anything."""
+    return " ".join(repr(value).split())[:80]
 
 
 def _decoded(text: bytes) -> str:

@@ -54,6 +54,7 @@ __all__ = [
 STANDARD = ("", "ai.onnx")  # the two names of ONNX's own operators
 LAYERS = {"rnn": layers.RNN, "lstm": layers.LSTM, "gru": layers.GRU}
 WEIGHTS = ("W", "R", "B", "P")
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -407,9 +408,7 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
         if name in names:
             given[name] = constants.get(op.where, name, names[name])
             if given[name] is None:
-                raise ValueError(
-                    f"{op.where}: input {name}: {names[name]!r:.80}, expected an initialiser or a Constant"
-                )
+                raise ValueError(f"{op.where}: input {name}: {names[name]!r:.80}, expected a constant")
     for name in ("sequence_lens", *ops.STATES[op.cell]):
         value = constants.get(op.where, name, names[name]) if name in names else None
         if value is not None and (name == "sequence_lens" or value.any()):
@@ -433,7 +432,7 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
         **options,
     )
     for part, suffix in zip(parts, ("_l0", "_l0_reverse"), strict=False):
-        for name, value in zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), part, strict=False):
+        for name, value in zip(PARAMETERS, part, strict=False):
             if value is not None:
                 setattr(layer, name + suffix, value)
     return layer
@@ -451,9 +450,7 @@ ONNX_NAMES = {
 def _layer_options(op: ops.Op, parts: list[ops.Weights]) -> dict[str, Any]:
     """A layer's arguments beyond the plain ones: the one place that knows which they are."""
     if len(set(op.activations)) > 1:
-        raise ValueError(
-            f"{op.where}: attribute activations: another one for each direction, which a layer does not have"
-        )
+        raise ValueError(f"{op.where}: attribute activations: each direction has its own, which a layer does not")
     options: dict[str, Any] = {"reset_after": op.reset_after} if op.cell == "gru" else {}
     nonlinearity, variant = ops.cell_variant(op, 0, None)
     if op.cell == "rnn":
@@ -503,4 +500,8 @@ def to_onnx(layer: RecurrentLayer, *, opset: int = 14, lengths: bool = False, st
     newest = onnx.defs.onnx_opset_version()
     if not 14 <= _check.positive_int("opset", opset) <= newest:
         raise ValueError(f"opset: {opset}, expected 14 to {newest}")
+    parameters = {n + s for n in PARAMETERS for k in range(layer.num_layers) for s in layer._suffixes(k)}
+    for name in layer.params:
+        if name not in parameters:
+            raise ValueError(f"layer: it has the parameter {name}, which ONNX's {layer.cell.upper()} does not")
     return Writer(layer, bool(lengths), bool(state)).model(opset)
