@@ -1,34 +1,21 @@
-"""ONNX: its own tests of the operators, random nodes beside ONNX Runtime, layers from and to models, bad models."""
+"""ONNX's operators: its own tests of them, random nodes beside ONNX Runtime, chains of nodes, bad nodes."""
 
-import doctest
-import re
+from importlib import import_module
 from importlib.metadata import version
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-import fastrnn
-
 pytest.importorskip("onnx", reason="onnx, which the extra of this name installs, is not there")
-import onnx.backend.test.case.node.gru
-import onnx.backend.test.case.node.lstm
-import onnx.backend.test.case.node.rnn
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import _NodeTestCases
 from onnx.backend.test.runner import Runner
+from onnx_helpers import GATES, INPUTS, OUTPUTS, PLAIN, assert_close, make_model, make_node, refused, run_ort, weights
 
 import fastrnn.interop.onnx as interop
 
-ORT_MISSING = "ONNX Runtime, the oracle of these tests, is not installed"
-DOCS = Path(__file__).parent.parent / "docs" / "onnx.md"
-GATES = {"RNN": 1, "LSTM": 4, "GRU": 3}
-PLAIN = {"RNN": ["Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}
-INPUTS = {op: ["X", "W", "R", "B", "sequence_lens", "initial_h"] for op in GATES}
-INPUTS["LSTM"] += ["initial_c", "P"]
-OUTPUTS = {"RNN": ["Y", "Y_h"], "LSTM": ["Y", "Y_h", "Y_c"], "GRU": ["Y", "Y_h"]}
 # The equations of ONNX's text, with the defaults of alpha and beta.
 ACTIVATIONS = {
     "Relu": lambda x: np.maximum(x, 0),
@@ -46,50 +33,10 @@ ACTIVATIONS = {
 CONSTANTS = {"Affine": 2, "LeakyRelu": 1, "ThresholdedRelu": 1, "ScaledTanh": 2, "HardSigmoid": 2, "Elu": 1}
 
 
-def make_node(op, present, outputs=None, name="cell", **attributes):
-    """A node whose inputs and outputs have ONNX's names."""
-    names = [known if known in present else "" for known in INPUTS[op]]
-    while not names[-1]:
-        names.pop()
-    return helper.make_node(op, names, outputs or OUTPUTS[op], name=name, **attributes)
-
-
-def make_model(nodes, inputs, outputs, constants=(), element=TensorProto.FLOAT, opset=14):
-    """A model of nodes, whose inputs are arrays by name."""
-    values = [
-        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in inputs.items()
-    ]
-    results = [helper.make_tensor_value_info(name, element, None) for name in outputs]
-    initialisers = [numpy_helper.from_array(v, k) for k, v in dict(constants).items()]
-    graph = helper.make_graph(nodes, "graph", values, results, initialisers)
-    imports = [helper.make_opsetid("", opset)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports))
-
-
-def run_ort(model, inputs):
-    """A model's outputs by name, as ONNX Runtime has them."""
-    ort = pytest.importorskip("onnxruntime", reason=ORT_MISSING)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def refused(text, kind=ValueError):
-    """An error whose message begins so."""
-    return pytest.raises(kind, match="^" + re.escape(text))
-
-
-def assert_close(actual, expected, tolerance=1e-5):
-    """No element further off than `tolerance` times the largest, at least 1."""
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max(initial=0) <= tolerance * max(1, np.abs(expected).max(initial=0))
-
-
 # --- ONNX's own tests ------------------------------------------------------------------------------------------------
 
+for module in ("rnn", "lstm", "gru"):  # a module makes its cases when it is imported; all modules take half a minute
+    import_module(f"onnx.backend.test.case.node.{module}")
 CASES = {case.name: case for case in _NodeTestCases if case.model.graph.node[0].op_type in GATES}
 
 
@@ -267,12 +214,6 @@ def test_empty(op, sizes, layout):
 # --- models of several nodes -----------------------------------------------------------------------------------------
 
 
-def weights(op, D, I, H, seed=0, dtype=np.float32, bias=True):
-    rng, G = np.random.default_rng(seed), GATES[op]
-    shapes = {"W": (D, G * H, I), "R": (D, G * H, H)} | ({"B": (D, 2 * G * H)} if bias else {})
-    return {name: (rng.standard_normal(shape) / 2).astype(dtype) for name, shape in shapes.items()}
-
-
 def two_nodes():
     """A GRU and, from its final state, an RNN; weights in initialisers and Constant nodes."""
     first, second = weights("GRU", 1, 3, 4), weights("RNN", 1, 3, 4, seed=1, bias=False)
@@ -392,195 +333,3 @@ def test_other_bad_nodes():
         interop.run_node(make_node("RNN", GOOD, ["a", "b", "c"]), list(GOOD.values()))
     with refused("LSTM node: input R: missing"):
         interop.run_node(helper.make_node("LSTM", ["X", "W"], ["Y"]), [ONE, ONE])
-
-
-# --- layers of a model -----------------------------------------------------------------------------------------------
-
-LAYERS = {
-    "rnn": lambda *a, **k: fastrnn.RNN(*a, rng=1, **k),
-    "rnn-relu": lambda *a, **k: fastrnn.RNN(*a, nonlinearity="relu", rng=1, **k),
-    "lstm": lambda *a, **k: fastrnn.LSTM(*a, rng=1, **k),
-    "gru": lambda *a, **k: fastrnn.GRU(*a, rng=1, **k),
-    "gru-before": lambda *a, **k: fastrnn.GRU(*a, reset_after=False, rng=1, **k),
-}
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("bias", [False, True])
-def test_layers_come_back_from_their_models(kind, bidirectional, bias, dtype):
-    layer = LAYERS[kind](3, 4, bidirectional=bidirectional, bias=bias, dtype=dtype)
-    ((name, back),) = interop.from_onnx(interop.to_onnx(layer)).items()
-    assert name == "Y_l0"
-    assert repr(back) == repr(layer)
-    for name, value in layer.params.items():
-        assert np.array_equal(back.params[name], value), name
-
-
-def test_layers_are_found_anywhere(tmp_path):
-    first, second = weights("LSTM", 2, 3, 4), weights("GRU", 1, 3, 4, seed=1, bias=False)
-    nodes = [
-        helper.make_node("Relu", ["x"], ["positive"]),
-        helper.make_node("Identity", ["W"], ["same"]),
-        helper.make_node("Identity", ["same"], ["same again"]),
-        helper.make_node("Constant", [], ["R"], value=numpy_helper.from_array(first["R"])),
-        helper.make_node(
-            "LSTM", ["positive", "same again", "R", "B", "lengths"], ["y"], direction="bidirectional", layout=1
-        ),
-    ]
-    inner = helper.make_node("GRU", ["x", "W2", "R2"], ["inner"], name="within")
-    body = helper.make_graph([inner], "body", [], [helper.make_tensor_value_info("inner", TensorProto.FLOAT, None)])
-    nodes.append(helper.make_node("If", ["which"], ["z"], then_branch=body, else_branch=body))
-    nodes[-1].attribute[1].g.node[0].name = "within, else"
-    x = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(np.float32)
-    lengths = np.array([5, 3], np.int32)
-    inputs = {"x": x, "lengths": lengths, "which": np.array(True)}
-    constants = {"W": first["W"], "B": first["B"], "W2": second["W"], "R2": second["R"]}
-    model = make_model(nodes, inputs, ["y", "z"], constants)
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="model.data", size_threshold=0)
-    apart = onnx.load(path, load_external_data=False)
-
-    found = interop.from_onnx(path)
-    assert found.keys() == {"LSTM_0", "within", "within, else"}
-    lstm, gru = found["LSTM_0"], found["within"]
-    assert repr(lstm) == "LSTM(3, 4, batch_first, bidirectional, dtype=float32)"
-    assert repr(gru) == "GRU(3, 4, reset_after=False, bias=False, dtype=float32)"
-    given = {"X": np.maximum(x, 0), **first, "sequence_lens": lengths}
-    y, h, c = interop.run_node(make_node("LSTM", given, direction="bidirectional", layout=1), given)
-    mine, (h_n, c_n) = lstm(given["X"], lengths=lengths)
-    assert np.array_equal(mine, y.reshape(2, 5, 8))
-    assert np.array_equal(h_n, h.swapaxes(0, 1))
-    assert np.array_equal(c_n, c.swapaxes(0, 1))
-    given = {"X": x} | second
-    (y,) = interop.run_node(make_node("GRU", given, ["Y"]), given)
-    assert np.array_equal(gru(x)[0], y[:, 0])
-    with refused("LSTM node number 0: input W: constant 'same again': its data is in a file of its own"):
-        interop.from_onnx(apart)
-
-
-NEEDS_MORE = [
-    ("LSTM", {"direction": "reverse"}, {}, "attribute direction: reverse"),
-    ("LSTM", {"clip": 1.0}, {}, "attribute clip: 1.0, which a layer does not have"),
-    ("LSTM", {"input_forget": 1}, {}, "attribute input_forget"),
-    ("LSTM", {}, {"P": np.ones((1, 12), "f")}, "input P"),
-    ("RNN", {"activations": ["Softsign"]}, {}, "attribute activations"),
-    ("GRU", {}, {"initial_h": np.ones((1, 2, 4), "f")}, "input initial_h: a constant"),
-    ("GRU", {}, {"sequence_lens": np.array([1, 2], np.int32)}, "input sequence_lens: a constant"),
-    ("RNN", {"hidden_size": 5}, {}, "attribute hidden_size: 5, expected 4"),
-]
-
-
-@pytest.mark.parametrize(("op", "attributes", "more", "match"), NEEDS_MORE)
-def test_nodes_that_need_more_than_a_layer_has(op, attributes, more, match):
-    constants = weights(op, 1, 3, 4) | more
-    x = np.zeros((5, 2, 3), np.float32)
-    node = make_node(op, {"X", *constants}, ["Y"], **attributes)
-    with refused(f"{op} node 'cell': {match}"):
-        interop.from_onnx(make_model([node], {"X": x}, ["Y"], constants))
-
-
-def test_models_that_no_layers_are_made_of(tmp_path):
-    constants, x = weights("RNN", 1, 3, 4), np.zeros((5, 2, 3), np.float32)
-    node = make_node("RNN", ["X", "W", "R"], ["Y"])
-    with refused("RNN node 'cell': input R: 'R', expected a constant"):
-        interop.from_onnx(make_model([node], {"X": x, "R": constants["R"]}, ["Y"], {"W": constants["W"]}))
-    with refused("RNN node 'cell': a second one of this name"):
-        interop.from_onnx(make_model([node, node], {"X": x}, ["Y"], constants))
-    both = make_node("RNN", ["X", "W", "R"], ["Y"], direction="bidirectional", activations=["Tanh", "Relu"])
-    with refused("RNN node 'cell': attribute activations: each direction has its own"):
-        interop.from_onnx(make_model([both], {"X": x}, ["Y"], weights("RNN", 2, 3, 4)))
-    broken = make_model([node], {"X": x}, ["Y"], constants)
-    broken.graph.initializer[0].dims[:] = [1, 4, 2**40]
-    with refused("RNN node 'cell': input W: constant 'W': "):
-        interop.from_onnx(broken)
-    (tmp_path / "text.onnx").write_text("no model at all")
-    with refused(f"model: {str(tmp_path / 'text.onnx')!r} is not a whole ONNX model"):
-        interop.from_onnx(tmp_path / "text.onnx")
-    with refused("model: bytes, expected an onnx.ModelProto or a path", TypeError):
-        interop.from_onnx(b"")
-    assert interop.from_onnx(make_model([helper.make_node("Relu", ["X"], ["Y"])], {"X": x}, ["Y"])) == {}
-
-
-# --- models of layers ------------------------------------------------------------------------------------------------
-
-
-def layer_inputs(layer, T, B, lengths, state):
-    """All that a layer's model is given, by name."""
-    rng = np.random.default_rng(0)
-    inputs = {"x": rng.standard_normal((B, T, 3) if layer.batch_first else (T, B, 3)).astype(layer.dtype)}
-    if lengths:
-        # ONNX Runtime's final state of an empty sequence is zeros, so that of one with a state is left out.
-        inputs["lengths"] = rng.permutation(np.r_[int(state), T, rng.integers(1, T, B - 2)]).astype(np.int32)
-    if state:
-        for name in layer.state_names:
-            shape = (layer.directions * layer.num_layers, B, layer.hidden_size)
-            inputs[f"{name}_0"] = rng.standard_normal(shape).astype(layer.dtype)
-    return inputs
-
-
-def run_layer(layer, inputs):
-    state = [inputs[f"{name}_0"] for name in layer.state_names if f"{name}_0" in inputs]
-    y, final = layer(
-        inputs["x"], tuple(state) if len(state) > 1 else state[0] if state else None, inputs.get("lengths")
-    )
-    final = final if isinstance(final, tuple) else (final,)
-    return {"y": y} | {f"{name}_n": part for name, part in zip(layer.state_names, final, strict=True)}
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-@pytest.mark.parametrize("stack", [(1, False), (1, True), (3, False), (2, True)], ids=str)
-@pytest.mark.parametrize("lengths", [False, True], ids=["dense", "ragged"])
-@pytest.mark.parametrize("state", [False, True], ids=["zeros", "state"])
-def test_layers_run_the_same_in_onnx_runtime(kind, stack, lengths, state):
-    options = {"batch_first": lengths != state, "bias": not lengths or state}  # each with and without the others
-    layer = LAYERS[kind](3, 4, num_layers=stack[0], bidirectional=stack[1], **options)
-    model = interop.to_onnx(layer, lengths=lengths, state=state, opset=22 if state else 14)
-    onnx.checker.check_model(model, full_check=True)
-    for T, B in ((5, 3), (4, 2)):  # both axes are free
-        inputs = layer_inputs(layer, T, B, lengths, state)
-        expected = run_ort(model, inputs)
-        actual = run_layer(layer, inputs)
-        assert actual.keys() == expected.keys()
-        for name, value in expected.items():
-            assert_close(actual[name], value)
-
-
-@pytest.mark.parametrize("kind", ["lstm", "gru", "gru-before"])
-@pytest.mark.parametrize("opset", [14, onnx.defs.onnx_opset_version()])
-def test_layers_of_float64_run_the_same_by_onnx_s_reference(kind, opset):
-    from onnx.reference import ReferenceEvaluator
-
-    layer = LAYERS[kind](3, 4, num_layers=2, bidirectional=True, batch_first=True, dtype=np.float64)
-    model = interop.to_onnx(layer, state=True, opset=opset)
-    onnx.checker.check_model(model, full_check=True)
-    inputs = layer_inputs(layer, 5, 2, False, True)
-    outputs = ReferenceEvaluator(model).run(None, inputs)
-    for actual, expected in zip(run_layer(layer, inputs).values(), outputs, strict=True):
-        assert_close(actual, expected, 1e-12)
-
-
-def test_what_is_not_written():
-    layer = fastrnn.GRU(3, 4)
-    with refused("opset: 13, expected 14 to"):
-        interop.to_onnx(layer, opset=13)
-    with refused("layer: Linear, expected a fastrnn.RNN, LSTM or GRU", TypeError):
-        interop.to_onnx(fastrnn.nn.Linear(3, 4))
-    layer.add_parameter("scale_l0", np.ones(4, np.float32))
-    with refused("layer: it has the parameter scale_l0, which ONNX's GRU does not"):
-        interop.to_onnx(layer)
-
-
-# --- the documentation -----------------------------------------------------------------------------------------------
-
-
-def test_module_example():
-    result = doctest.testmod(interop)
-    assert result.attempted > 5
-    assert not result.failed
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S) or ["1/0"])
-def test_examples_run(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "onnx.md", "exec"), {})

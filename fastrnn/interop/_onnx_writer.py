@@ -44,28 +44,75 @@ class Writer:
         inputs = [self.value("x", *outer, I)]
         inputs += [self.value("lengths", "B", element=onnx.TensorProto.INT32)] if self.lengths else []
         inputs += [self.value(f"{s}_0", D * L, "B", H) for s in states] if self.state else []
-        outputs = [self.value("y", *outer, D * H), *(self.value(f"{s}_n", D * L, "B", H) for s in states)]
-        starts = {s: self.split(f"{s}_0") if self.state else [""] * L for s in states}
+        ys = ["y", "y_reverse"] if layer.merge is None else ["y"]
+        outputs = [self.value(y, *outer, layer.output_size) for y in ys]
+        outputs += [self.value(f"{s}_n", D * L, "B", H) for s in states]
+        starts = {s: self.starts(s) for s in states}
         x = "x"
         if layer.batch_first:  # few runtimes have layout 1
             self.node("Transpose", [x], ["x_time_major"], perm=[1, 0, 2])
             x = "x_time_major"
-        wide = self.constant("y_shape", np.array([0, 0, D * H]))  # 0: as it was
         for k in range(L):
             self.recurrent(k, x, [starts[s][k] for s in states])
             last = k == L - 1
             x = "y" if last else f"y_l{k}"
-            perm = [2, 0, 1, 3] if last and layer.batch_first else [0, 2, 1, 3]
-            self.node("Transpose", [f"Y_l{k}"], [f"Y_l{k}_together"], perm=perm)
-            self.node("Reshape", [f"Y_l{k}_together", wide], [x])
+            self.merged(f"Y_l{k}", ys if last else [x], [2, 0, 1, 3] if last and layer.batch_first else [0, 2, 1, 3])
         for s in states:
-            ends = [f"{s}_n_l{k}" for k in range(L)]
-            self.node("Concat", ends, [f"{s}_n"], axis=0)
+            self.node("Concat", [f"{s}_n_l{k}" for k in range(L)], [f"{s}_n"], axis=0)
         graph = helper.make_graph(self.nodes, type(layer).__name__, inputs, outputs, self.initialisers)
         imports = [helper.make_opsetid("", opset)]
         return helper.make_model(
             graph, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports), producer_name="fastrnn"
         )
+
+    def merged(self, y: str, outputs: Sequence[str], perm: Sequence[int]) -> None:
+        """What a layer makes of a node's output (T, D, B, H): D goes beside H first, then becomes part of it."""
+        layer, together = self.layer, f"{y}_together"
+        self.node("Transpose", [y], [together], perm=perm)
+        parts = [together]
+        if layer.bidirectional and layer.merge != "concat":
+            parts = [f"{y}_forward", f"{y}_reverse"]
+            self.node("Split", [together, self.shared("ones", np.array([1, 1]))], parts, axis=2)
+        if layer.merge in ("sum", "mul", "ave"):
+            self.node("Mul" if layer.merge == "mul" else "Add", parts, [f"{y}_merged"])
+            parts = [f"{y}_merged"]
+        if layer.merge == "ave":
+            self.node("Div", [*parts, self.shared("two", np.array(2, layer.dtype))], [f"{y}_mean"])
+            parts = [f"{y}_mean"]
+        shape = self.shared("y_shape", np.array([0, 0, layer.output_size]))  # 0: as it was
+        for part, output in zip(parts, outputs, strict=True):
+            self.node("Reshape", [part, shape], [output])
+
+    def shared(self, name: str, value: np.ndarray) -> str:
+        """An initialiser that several nodes read."""
+        there = any(tensor.name == name for tensor in self.initialisers)
+        return name if there else self.constant(name, value)
+
+    def starts(self, state: str) -> list[str]:
+        """The initial state of each layer, "" for zeros."""
+        L = self.layer.num_layers
+        if self.state:
+            return self.split(f"{state}_0")
+        if self.layer.learn_initial_state:
+            return [self.learned(state, k) for k in range(L)]
+        return [""] * L
+
+    def learned(self, state: str, k: int) -> str:
+        """The parameters that layer k starts from, for each sequence."""
+        layer = self.layer
+        rows = np.stack([layer.params[f"{state}0{suffix}"] for suffix in layer._suffixes(k)])[:, None]
+        if "start_shape" not in [name for node in self.nodes for name in node.output]:  # (D, B, H) from that of x
+            self.node("Shape", ["x"], ["x_shape"])
+            self.node("Gather", ["x_shape", self.constant("axis_of_B", np.array([int(not layer.batch_first)]))], ["B"])
+            sizes = [
+                self.constant("D", np.array([layer.directions])),
+                "B",
+                self.constant("H", np.array([rows.shape[2]])),
+            ]
+            self.node("Concat", sizes, ["start_shape"], axis=0)
+        name = f"{state}_0_l{k}"
+        self.node("Expand", [self.constant(f"{name}_learned", rows), "start_shape"], [name])
+        return name
 
     def split(self, name: str) -> list[str]:
         """The parts of a state that belong to each layer."""

@@ -372,7 +372,8 @@ def from_onnx(model: onnx.ModelProto | str | os.PathLike) -> dict[str, Recurrent
     dict of str to RNN, LSTM or GRU
         By the node's name, or ``"LSTM_3"`` for one without, the model's fourth recurrent node; in the model's order. A
         bidirectional node becomes a bidirectional layer, layout 1 `batch_first`. A layer's `state` and `lengths` are
-        the node's initial_h, initial_c and sequence_lens, which the model's other nodes make. Its `y` (T, B, D*H) has
+        the node's initial_h, initial_c and sequence_lens, which the model's other nodes make; a constant initial state
+        that is the same for all sequences becomes one that is learned. Its `y` (T, B, D*H) has
         the two middle axes of Y (T, D, B, H) the other way round and D beside H.
 
     Raises
@@ -409,13 +410,12 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
             given[name] = constants.get(op.where, name, names[name])
             if given[name] is None:
                 raise ValueError(f"{op.where}: input {name}: {names[name]!r:.80}, expected a constant")
-    for name in ("sequence_lens", *ops.STATES[op.cell]):
-        value = constants.get(op.where, name, names[name]) if name in names else None
-        if value is not None and (name == "sequence_lens" or value.any()):
-            raise ValueError(f"{op.where}: input {name}: a constant, which a layer does not hold")
+    if "sequence_lens" in names and constants.find(names["sequence_lens"]) is not None:
+        raise ValueError(f"{op.where}: input sequence_lens: a constant, which a layer does not hold")
     parts = _weights(op, given)
     if op.directions == (True,):
         raise ValueError(f"{op.where}: attribute direction: reverse, which a layer does not run alone")
+    starts = _constant_starts(op, names, constants, len(parts), parts[0].w_hh)
     cls = LAYERS[op.cell]
     options = _layer_options(op, parts)
     unknown = [name for name in options if name not in inspect.signature(cls).parameters]
@@ -428,6 +428,7 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
         batch_first=op.batch_first,
         bidirectional=len(parts) > 1,
         dtype=parts[0].w_ih.dtype,
+        learn_initial_state=bool(starts),
         rng=0,
         **options,
     )
@@ -435,7 +436,29 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
         for name, value in zip(PARAMETERS, part, strict=False):
             if value is not None:
                 setattr(layer, name + suffix, value)
+    for name, rows in starts.items():
+        for row, suffix in zip(rows, ("_l0", "_l0_reverse"), strict=False):
+            setattr(layer, name + suffix, row)
     return layer
+
+
+def _constant_starts(
+    op: ops.Op, names: Mapping[str, str], constants: _Constants, D: int, like: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The initial states (D, H) that are constants and not zeros, by the names of a layer's parameters."""
+    found = {}
+    for name in ops.STATES[op.cell]:
+        value = constants.get(op.where, name, names[name]) if name in names else None
+        if value is None or not value.any():
+            continue
+        H, axes = like.shape[1], "(B, D, H)" if op.batch_first else "(D, B, H)"
+        value = value.swapaxes(0, 1) if op.batch_first and value.ndim == 3 else value
+        if value.ndim != 3 or value.shape[::2] != (D, H) or value.dtype != like.dtype:
+            raise ValueError(f"{op.where}: input {name}: {value.dtype} {value.shape}, expected {like.dtype} {axes}")
+        if (value != value[:, :1]).any():
+            raise ValueError(f"{op.where}: input {name}: a constant for each sequence, which a layer does not hold")
+        found[f"{name[-1]}0"] = value[:, 0]
+    return found
 
 
 # What a layer's arguments are in ONNX, for messages.
@@ -479,14 +502,16 @@ def to_onnx(layer: RecurrentLayer, *, opset: int = 14, lengths: bool = False, st
     lengths : bool
         Whether the model has the input ``lengths``.
     state : bool
-        Whether the model has the inputs ``h_0`` and, for an LSTM, ``c_0``; otherwise these are zeros.
+        Whether the model has the inputs ``h_0`` and, for an LSTM, ``c_0``; otherwise these are zeros, or what the layer
+        has learned to start from. A stateful layer's memory is not in the model: hand ``h_n`` on as ``h_0``.
 
     Returns
     -------
     onnx.ModelProto
         The inputs are ``x`` (T, B, I), ``lengths`` (B,) int32, ``h_0`` and ``c_0`` (D*num_layers, B, H), the outputs
-        ``y`` (T, B, D*H), ``h_n`` and ``c_n`` (D*num_layers, B, H), all as the layer has them; with `batch_first` x and
-        y are (B, T, ...). T and B are free. Dropout is left out, as it is when a layer is called.
+        ``y`` (T, B, D*H), ``h_n`` and ``c_n`` (D*num_layers, B, H), all as the layer has them: with `batch_first` x and
+        y are (B, T, ...), and `merge` may make y narrower, or a pair, ``y`` and ``y_reverse``. T and B are free.
+        Dropout is left out, as it is when a layer is called.
 
     Raises
     ------
@@ -500,7 +525,8 @@ def to_onnx(layer: RecurrentLayer, *, opset: int = 14, lengths: bool = False, st
     newest = onnx.defs.onnx_opset_version()
     if not 14 <= _check.positive_int("opset", opset) <= newest:
         raise ValueError(f"opset: {opset}, expected 14 to {newest}")
-    parameters = {n + s for n in PARAMETERS for k in range(layer.num_layers) for s in layer._suffixes(k)}
+    names = [*PARAMETERS, *(f"{state}0" for state in layer.state_names)]
+    parameters = {n + s for n in names for k in range(layer.num_layers) for s in layer._suffixes(k)}
     for name in layer.params:
         if name not in parameters:
             raise ValueError(f"layer: it has the parameter {name}, which ONNX's {layer.cell.upper()} does not")
