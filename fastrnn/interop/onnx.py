@@ -409,7 +409,9 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
         if name in names:
             given[name] = constants.get(op.where, name, names[name])
             if given[name] is None:
-                raise ValueError(f"{op.where}: input {name}: {names[name]!r:.80}, expected a constant")
+                raise ValueError(
+                    f"{op.where}: input {name}: {names[name]!r:.80}, expected a constant; fold constants first"
+                )
     if "sequence_lens" in names and constants.find(names["sequence_lens"]) is not None:
         raise ValueError(f"{op.where}: input sequence_lens: a constant, which a layer does not hold")
     parts = _weights(op, given)
@@ -527,7 +529,11 @@ def to_onnx(layer: RecurrentLayer, *, opset: int = 14, lengths: bool = False, st
         raise ValueError(f"opset: {opset}, expected 14 to {newest}")
     names = [*PARAMETERS, *(f"{state}0" for state in layer.state_names)]
     parameters = {n + s for n in names for k in range(layer.num_layers) for s in layer._suffixes(k)}
-    for name in layer.params:
-        if name not in parameters:
-            raise ValueError(f"layer: it has the parameter {name}, which ONNX's {layer.cell.upper()} does not")
+    for kind, given, known in (
+        ("parameter", layer.params, parameters),
+        ("option", layer._options(), ("nonlinearity", "reset_after")),
+    ):
+        for name in given:
+            if name not in known:
+                raise ValueError(f"layer: it has the {kind} {name}, which ONNX's {layer.cell.upper()} does not")
     return Writer(layer, bool(lengths), bool(state)).model(opset)
