@@ -85,10 +85,6 @@ def test_layers_are_found_anywhere(tmp_path):
 
 NEEDS_MORE = [
     ("LSTM", {"direction": "reverse"}, {}, "attribute direction: reverse"),
-    ("LSTM", {"clip": 1.0}, {}, "attribute clip: 1.0, which a layer does not have"),
-    ("LSTM", {"input_forget": 1}, {}, "attribute input_forget"),
-    ("LSTM", {}, {"P": np.ones((1, 12), "f")}, "input P"),
-    ("RNN", {"activations": ["Softsign"]}, {}, "attribute activations"),
     ("GRU", {}, {"initial_h": np.arange(8, dtype="f").reshape(1, 2, 4)}, "input initial_h: a constant for each"),
     ("GRU", {}, {"initial_h": np.ones((2, 1, 4), "f")}, "input initial_h: float32 (2, 1, 4), expected float32 (D, B"),
     ("GRU", {}, {"sequence_lens": np.array([1, 2], np.int32)}, "input sequence_lens: a constant"),
@@ -229,6 +225,35 @@ def test_what_is_not_written():
     layer.add_parameter("scale_l0", np.ones(4, np.float32))
     with refused("layer: it has the parameter scale_l0, which ONNX's GRU does not"):
         interop.to_onnx(layer)
+
+
+VARIANTS = {
+    "peepholes": ("LSTM", {"peepholes": True, "clip": 0.9}),
+    "coupled": ("LSTM", {"coupled": True, "activations": (("hard_sigmoid", 0.3), "relu", ("elu", 0.7))}),
+    "leaky": ("RNN", {"activations": (("leaky_relu", 0.3),)}),
+    "gru": ("GRU", {"activations": (("hard_sigmoid", 0.3, 0.4), "softsign"), "clip": 2.0, "reset_after": False}),
+}
+
+
+@pytest.mark.parametrize(("cell", "options"), VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_variants_there_and_back(cell, options, bidirectional):
+    # Dropout within the cell is for training, and no part of a model.
+    layer = getattr(fastrnn, cell)(3, 4, bidirectional=bidirectional, recurrent_dropout=0.5, rng=1, **options)
+    model = interop.to_onnx(layer)
+    onnx.checker.check_model(model, full_check=True)
+    inputs = layer_inputs(layer, 5, 2, False, False)
+    expected = run_ort(model, inputs)
+    (back,) = interop.from_onnx(model).values()
+    for run in (run_layer(layer, inputs), run_layer(back, inputs)):
+        for name, value in expected.items():
+            assert_close(run[name], value)
+
+
+@pytest.mark.parametrize("options", [{"layer_norm": True}, {"zoneout": 0.1}, {"proj_size": 2}], ids=str)
+def test_variants_that_onnx_has_not(options):
+    with refused("layer: it has the "):
+        interop.to_onnx(fastrnn.LSTM(3, 4, **options))
 
 
 # --- the documentation -----------------------------------------------------------------------------------------------

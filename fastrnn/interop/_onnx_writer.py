@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from fastrnn import variants
 from fastrnn.interop import _onnx_ops as ops
 from fastrnn.layers.recurrent import RecurrentLayer
 
@@ -121,6 +122,20 @@ class Writer:
         self.node("Split", [name, self.constant(f"{name}_split", np.full(L, D))], parts, axis=0)
         return parts
 
+    def variant(self, directions: int) -> dict[str, Any]:
+        """The attributes for cells that are not ONNX's plain ones."""
+        layer, options = self.layer, self.layer.variant_options
+        attributes: dict[str, Any] = {}
+        acts = variants.activations_of(layer.cell, options["activations"], getattr(layer, "nonlinearity", "tanh"))
+        if acts != variants.activations_of(layer.cell, None):
+            attributes["activations"] = [ops.onnx_name(act.name) for act in acts] * directions
+            alpha = [act.alpha for act in acts if ops.CONSTANTS.get(act.name, 0) > 0] * directions
+            beta = [act.beta for act in acts if ops.CONSTANTS.get(act.name, 0) > 1] * directions
+            attributes |= {"activation_alpha": alpha} if alpha else {}
+            attributes |= {"activation_beta": beta} if beta else {}
+        attributes |= {} if options["clip"] is None else {"clip": float(options["clip"])}
+        return attributes | ({"input_forget": 1} if options["coupled"] else {})
+
     def recurrent(self, k: int, x: str, starts: list[str]) -> None:
         """The node of layer k."""
         layer, cell = self.layer, self.layer.cell
@@ -134,7 +149,11 @@ class Writer:
         B = ""
         if layer.bias:
             B = self.constant(f"B_l{k}", np.concatenate([stacked("bias_ih"), stacked("bias_hh")], axis=1))
-        inputs = [x, W, R, B, "lengths" if self.lengths else "", *starts]
+        P = ""
+        if "peephole_l0" in layer.params:
+            peepholes = np.stack([layer.params["peephole" + suffix] for suffix in suffixes])
+            P = self.constant(f"P_l{k}", ops.blocks(peepholes, ops.inverse(ops.PEEPHOLES)))
+        inputs = [x, W, R, B, "lengths" if self.lengths else "", *starts, *([P] if cell == "lstm" else [])]
         while not inputs[-1]:
             inputs.pop()
         attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
@@ -142,7 +161,6 @@ class Writer:
             attributes["direction"] = "bidirectional"
         if cell == "gru":
             attributes["linear_before_reset"] = int(layer.reset_after)
-        if cell == "rnn" and layer.nonlinearity != "tanh":
-            attributes["activations"] = [ops.onnx_name(layer.nonlinearity)] * len(suffixes)
+        attributes |= self.variant(len(suffixes))
         outputs = [f"Y_l{k}", *(f"{s}_n_l{k}" for s in layer.state_names)]
         self.node(cell.upper(), inputs, outputs, **attributes)

@@ -17,7 +17,6 @@ True
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
@@ -54,7 +53,7 @@ __all__ = [
 STANDARD = ("", "ai.onnx")  # the two names of ONNX's own operators
 LAYERS = {"rnn": layers.RNN, "lstm": layers.LSTM, "gru": layers.GRU}
 WEIGHTS = ("W", "R", "B", "P")
-PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "peephole")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -420,9 +419,6 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
     starts = _constant_starts(op, names, constants, len(parts), parts[0].w_hh)
     cls = LAYERS[op.cell]
     options = _layer_options(op, parts)
-    unknown = [name for name in options if name not in inspect.signature(cls).parameters]
-    if unknown:
-        raise ValueError(f"{op.where}: {ONNX_NAMES[unknown[0]]}: {options[unknown[0]]}, which a layer does not have")
     layer = cls(
         parts[0].w_ih.shape[1],
         parts[0].w_hh.shape[1],
@@ -435,9 +431,9 @@ def _layer(op: ops.Op, node: onnx.NodeProto, constants: _Constants) -> Recurrent
         **options,
     )
     for part, suffix in zip(parts, ("_l0", "_l0_reverse"), strict=False):
-        for name, value in zip(PARAMETERS, part, strict=False):
-            if value is not None:
-                setattr(layer, name + suffix, value)
+        for name, value in zip(PARAMETERS, part, strict=True):
+            if name + suffix in layer.params:
+                setattr(layer, name + suffix, np.zeros_like(layer.params[name + suffix]) if value is None else value)
     for name, rows in starts.items():
         for row, suffix in zip(rows, ("_l0", "_l0_reverse"), strict=False):
             setattr(layer, name + suffix, row)
@@ -461,15 +457,6 @@ def _constant_starts(
             raise ValueError(f"{op.where}: input {name}: a constant for each sequence, which a layer does not hold")
         found[f"{name[-1]}0"] = value[:, 0]
     return found
-
-
-# What a layer's arguments are in ONNX, for messages.
-ONNX_NAMES = {
-    "activations": "attribute activations",
-    "clip": "attribute clip",
-    "coupled": "attribute input_forget",
-    "peepholes": "input P",
-}
 
 
 def _layer_options(op: ops.Op, parts: list[ops.Weights]) -> dict[str, Any]:
@@ -531,9 +518,16 @@ def to_onnx(layer: RecurrentLayer, *, opset: int = 14, lengths: bool = False, st
     parameters = {n + s for n in names for k in range(layer.num_layers) for s in layer._suffixes(k)}
     for kind, given, known in (
         ("parameter", layer.params, parameters),
-        ("option", layer._options(), ("nonlinearity", "reset_after")),
+        ("option", _options_of(layer), ("nonlinearity", "reset_after", "activations", "clip", "coupled")),
     ):
         for name in given:
             if name not in known:
                 raise ValueError(f"layer: it has the {kind} {name}, which ONNX's {layer.cell.upper()} does not")
     return Writer(layer, bool(lengths), bool(state)).model(opset)
+
+
+def _options_of(layer: RecurrentLayer) -> list[str]:
+    """The names of what a layer's cells do besides the plain ones' steps, when it is called."""
+    drawn = ("recurrent_dropout", "input_dropout")  # in training alone
+    given = {name: value for name, value in layer.variant_options.items() if name not in drawn}
+    return [*layer._options(), *(name for name, value in given.items() if value and value != (0.0, 0.0))]
