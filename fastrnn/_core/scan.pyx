@@ -76,7 +76,7 @@ cdef class _Scan(Work):
         pass
 
     cdef void part(self, int rank, int size) noexcept nogil:
-        cdef Py_ssize_t c, B = self.plan.B, j0 = 0, j1 = self.H, line = LINE // self.itemsize, lines
+        cdef Py_ssize_t c, B = self.plan.B, line = LINE // self.itemsize, lines
         if self.doing != STEPS:
             for c in range(cut(self.chunks, rank, size), cut(self.chunks, rank + 1, size)):
                 self.chunk(c, 0, B, 0, self.H)
