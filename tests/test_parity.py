@@ -41,7 +41,8 @@ def states_and_outputs(results):
     return {name: results[name] for name in ("y", "h_n", "c_n") if name in results}
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=str)
+# Small work is never shared; what is shared, test_team.py is about.
+@pytest.mark.parametrize(("sizes", "threads"), [*((sizes, 1) for sizes in SIZES), (SIZES[-1], 2)], ids=str)
 def test_same_values_as_the_reference(compiled, dtype, threads, variant, ragged, reverse, sizes):
     problem, expected = problem_and_reference(variant, sizes, dtype, ragged, reverse)
     with compiled.active(threads):
