@@ -114,8 +114,9 @@ class Cache:
         Returns
         -------
         dict of str to array (T, B, H)
-            After the activations: of an LSTM i f g o c h, of a GRU r z n h, of an RNN h; zeros where no sequence runs.
-            Some are read-only. With checkpoints forward is run again, for all steps at once.
+            After the activations: of an LSTM i f g o c h, of a GRU r z n h, of a minLSTM f i h, of a minGRU z h, of an
+            RNN or IndRNN h; zeros where no sequence runs. Some are read-only. With checkpoints forward is run again,
+            for all steps at once.
 
         Raises
         ------

@@ -156,9 +156,13 @@ class ElementwiseInputs(NamedTuple):
     u: np.ndarray | None
     b: np.ndarray | None
     lengths: np.ndarray | None
+    mask: np.ndarray | None
+    reset: np.ndarray | None
 
 
-def elementwise_inputs(cell: str, x: Any, h0: Any, w_ih: Any, u: Any, b: Any, lengths: Any) -> ElementwiseInputs:
+def elementwise_inputs(
+    cell: str, x: Any, h0: Any, w_ih: Any, u: Any, b: Any, lengths: Any, mask: Any, reset: Any
+) -> ElementwiseInputs:
     """Check the arguments of `<cell>_forward`, which has weights u (H,) only if it is that of an IndRNN."""
     x = float_array("x", x)
     if x.ndim != 3:
@@ -178,7 +182,9 @@ def elementwise_inputs(cell: str, x: Any, h0: Any, w_ih: Any, u: Any, b: Any, le
     if b is not None:
         b = shaped("b", b, x.dtype, f"({rows},)", (gates * H,))
     h0 = np.zeros((B, H), x.dtype) if h0 is None else shaped("h0", h0, x.dtype, "(B, H)", (B, H))
-    return ElementwiseInputs(x, h0, w_ih, u, b, lengths_array(lengths, T, B))
+    lengths = lengths_array(lengths, T, B)
+    mask, reset = (flags_array(name, a, "(T, B)", (T, B)) for name, a in (("mask", mask), ("reset", reset)))
+    return ElementwiseInputs(x, h0, w_ih, u, b, lengths, mask, reset)
 
 
 def output_gradients(

@@ -18,6 +18,7 @@ from fastrnn._products import BlasProducts
 from fastrnn._sharing import Sharing
 
 ROWS_AT_ONCE = 256  # of a sum over rows
+SHOWN = {"mingru": "z", "minlstm": "fi"}  # the gates before the candidate
 
 
 def _bias(b: np.ndarray | None, w_ih: np.ndarray) -> np.ndarray:
@@ -51,8 +52,8 @@ def indrnn_forward(
     inputs: ElementwiseInputs, products: BlasProducts, isa: str, nonlinearity: str, reverse: bool, save: bool
 ):
     """As `fastrnn.functional.indrnn_forward`."""
-    x, h0, w_ih, u, b, lengths = inputs
-    plan = Plan(*x.shape[:2], lengths, reverse)
+    x, h0, w_ih, u, b, *_ = inputs
+    plan = _compiled.plan_of(inputs, reverse)
     kind = f"indrnn-{nonlinearity}"
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
     h = empty((plan.rows, len(u)), x.dtype)
@@ -63,13 +64,14 @@ def indrnn_forward(
     )
     y = plan.unpack(h)
     kept = (products, isa, plan, kind, x_rows, h0_sorted, h, w_ih, u, b)
-    return y, plan.last(h, h0_sorted), Cache("indrnn", products.engine, y, *kept) if save else None
+    cache = Cache("indrnn", products.engine, y, *kept, gates=lambda: {"h": y}) if save else None
+    return y, plan.last(h, h0_sorted), cache
 
 
 def indrnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]) -> IndRNNGrads:
     """As `fastrnn.functional.indrnn_backward`."""
     products, isa, plan, kind, x_rows, h0, h, w_ih, u, b = cache.take()
-    dh, dpre = plan.sort(dh), empty(h.shape, h.dtype)
+    dh, dpre = plan.sort_ends(dh), empty(h.shape, h.dtype)
     sharing = _sharing(products, plan, len(u), False)
     parts = scan.backward(isa, plan, kind, dpre, dh, plan.pack(dy), h, u, h0, False, False, sharing)
     edges = np.append(np.arange(0, len(parts), ROWS_AT_ONCE, dtype=np.intp), len(parts))
@@ -90,8 +92,8 @@ def min_forward(
     save: bool,
 ):
     """As `fastrnn.functional.mingru_forward` and `minlstm_forward`: `cell` says which."""
-    x, h0, w_ih, _, b, lengths = inputs
-    plan = Plan(*x.shape[:2], lengths, reverse)
+    x, h0, w_ih, _, b, *_ = inputs
+    plan = _compiled.plan_of(inputs, reverse)
     parallel = parallel and plan.steps > scan.STEPS_AT_ONCE
     bias, width = _bias(b, w_ih), len(w_ih)
     x_rows, h0_sorted = plan.pack(x), plan.sort(h0)
@@ -111,12 +113,16 @@ def min_forward(
         scan.forward(isa, plan, cell, s0, s1, h, part, bias, None, h0_sorted, start, positive, save, parallel, sharing)
     y, h_n = plan.unpack(h), plan.last(h, h0_sorted)
     kept = (products, isa, plan, cell, positive, parallel, x_rows, h0_sorted, h, gates, w_ih, b)
-    return y, h_n, Cache(cell, products.engine, y, *kept) if save else None
+
+    def show() -> dict[str, np.ndarray]:
+        return _compiled._shown(plan, gates[:, : -h.shape[1]], SHOWN[cell]) | {"h": y}
+
+    return y, h_n, Cache(cell, products.engine, y, *kept, gates=show) if save else None
 
 
 def _min_backward(grads, cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[str]):
     products, isa, plan, cell, positive, parallel, x_rows, h0, h, gates, w_ih, b = cache.take()
-    dh = plan.sort(dh)
+    dh = plan.sort_ends(dh)
     sharing = _sharing(products, plan, gates.shape[1], parallel)
     scan.backward(isa, plan, cell, gates, dh, plan.pack(dy), h, None, h0, positive, parallel, sharing)
     dx, dw_ih, db = _weight_gradients(products, plan, x_rows, w_ih, b, gates, need)

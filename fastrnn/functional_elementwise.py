@@ -38,6 +38,8 @@ def indrnn_forward(
     *,
     nonlinearity: str = "relu",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
@@ -61,6 +63,12 @@ def indrnn_forward(
     lengths : integers (B,), optional
         The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
         is proportional to the sum of the lengths. None: all are T.
+    mask : bool (T, B), optional
+        False where a sequence skips a step: its state passes on unchanged, outputs and gradients there are zeros, and
+        what the inputs hold there never matters. Gaps may be anywhere; together with `lengths` both must hold.
+    reset : bool (T, B), optional
+        True where a sequence's state is set to zeros before the step, in the direction it is walked, even if the mask
+        skips the step; not past the sequence's length. No gradient passes a reset.
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
@@ -71,7 +79,7 @@ def indrnn_forward(
     y : array (T, B, H)
         The states. Read-only when `save`, for backward reads it.
     h_n : array (B, H)
-        The state after each sequence's last step; that of an empty sequence is its h0.
+        The state after each sequence's last step, or a reset behind it; that of an empty sequence is its h0.
     cache : Cache or None
         For `indrnn_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till
         then.
@@ -85,12 +93,13 @@ def indrnn_forward(
     -----
     Equation: Li et al. 2018, "Independently Recurrent Neural Network (IndRNN)".
     """
+    which = {"lengths": lengths, "mask": mask, "reset": reset}
     if _settings.engine() == "reference":
         return reference.indrnn_forward(
-            x, h0, w_ih, u, b, nonlinearity=nonlinearity, lengths=lengths, reverse=reverse, save=save
+            x, h0, w_ih, u, b, nonlinearity=nonlinearity, **which, reverse=reverse, save=save
         )
     _check.choice("nonlinearity", nonlinearity, ("relu", "tanh"))
-    inputs = _check.elementwise_inputs("indrnn", x, h0, w_ih, u, b, lengths)
+    inputs = _check.elementwise_inputs("indrnn", x, h0, w_ih, u, b, **which)
     return _compiled_elementwise.indrnn_forward(
         inputs, products(), _settings.isa(), nonlinearity, bool(reverse), bool(save)
     )
@@ -105,6 +114,8 @@ def mingru_forward(
     candidate: str = "linear",
     scan: str = "sequential",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
@@ -131,6 +142,12 @@ def mingru_forward(
     lengths : integers (B,), optional
         The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
         is proportional to the sum of the lengths. None: all are T.
+    mask : bool (T, B), optional
+        False where a sequence skips a step: its state passes on unchanged, outputs and gradients there are zeros, and
+        what the inputs hold there never matters. Gaps may be anywhere; together with `lengths` both must hold.
+    reset : bool (T, B), optional
+        True where a sequence's state is set to zeros before the step, in the direction it is walked, even if the mask
+        skips the step; not past the sequence's length. No gradient passes a reset.
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
@@ -141,7 +158,7 @@ def mingru_forward(
     y : array (T, B, H)
         The states. Read-only when `save`, for backward reads it.
     h_n : array (B, H)
-        The state after each sequence's last step; that of an empty sequence is its h0.
+        The state after each sequence's last step, or a reset behind it; that of an empty sequence is its h0.
     cache : Cache or None
         For `mingru_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till
         then.
@@ -155,11 +172,8 @@ def mingru_forward(
     -----
     Equations: Feng et al. 2024, "Were RNNs All We Needed?", without its log-space form.
     """
-    if _settings.engine() == "reference":
-        return reference.mingru_forward(
-            x, h0, w_ih, b, candidate=candidate, scan=scan, lengths=lengths, reverse=reverse, save=save
-        )
-    return _min_forward("mingru", x, h0, w_ih, b, candidate, scan, lengths, reverse, save)
+    which = {"lengths": lengths, "mask": mask, "reset": reset}
+    return _min_forward("mingru", x, h0, w_ih, b, which, candidate, scan, bool(reverse), bool(save))
 
 
 def minlstm_forward(
@@ -171,6 +185,8 @@ def minlstm_forward(
     candidate: str = "linear",
     scan: str = "sequential",
     lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, Cache | None]:
@@ -197,6 +213,12 @@ def minlstm_forward(
     lengths : integers (B,), optional
         The number of valid steps of each sequence, 0 to T, in any order. Outputs past an end are zeros, and the work
         is proportional to the sum of the lengths. None: all are T.
+    mask : bool (T, B), optional
+        False where a sequence skips a step: its state passes on unchanged, outputs and gradients there are zeros, and
+        what the inputs hold there never matters. Gaps may be anywhere; together with `lengths` both must hold.
+    reset : bool (T, B), optional
+        True where a sequence's state is set to zeros before the step, in the direction it is walked, even if the mask
+        skips the step; not past the sequence's length. No gradient passes a reset.
     reverse : bool
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
@@ -207,7 +229,7 @@ def minlstm_forward(
     y : array (T, B, H)
         The states. Read-only when `save`, for backward reads it.
     h_n : array (B, H)
-        The state after each sequence's last step; that of an empty sequence is its h0.
+        The state after each sequence's last step, or a reset behind it; that of an empty sequence is its h0.
     cache : Cache or None
         For `minlstm_backward`, once; None without `save`. It refers to `x` and the weights: leave them unchanged till
         then.
@@ -222,19 +244,20 @@ def minlstm_forward(
     Equations: Feng et al. 2024, "Were RNNs All We Needed?", without its log-space form. Where f and i are both too
     small for a float their ratio is still that of the equation.
     """
+    which = {"lengths": lengths, "mask": mask, "reset": reset}
+    return _min_forward("minlstm", x, h0, w_ih, b, which, candidate, scan, bool(reverse), bool(save))
+
+
+def _min_forward(cell, x, h0, w_ih, b, which, candidate, scan, reverse, save):
+    """`which` says where sequences run and are reset."""
     if _settings.engine() == "reference":
-        return reference.minlstm_forward(
-            x, h0, w_ih, b, candidate=candidate, scan=scan, lengths=lengths, reverse=reverse, save=save
-        )
-    return _min_forward("minlstm", x, h0, w_ih, b, candidate, scan, lengths, reverse, save)
-
-
-def _min_forward(cell, x, h0, w_ih, b, candidate, scan, lengths, reverse, save):
+        function, options = getattr(reference, f"{cell}_forward"), {"candidate": candidate, "scan": scan}
+        return function(x, h0, w_ih, b, **options, **which, reverse=reverse, save=save)
     positive = _check.choice("candidate", candidate, ("linear", "positive")) == "positive"
     parallel = _check.choice("scan", scan, ("sequential", "parallel")) == "parallel"
-    inputs = _check.elementwise_inputs(cell, x, h0, w_ih, None, b, lengths)
+    inputs = _check.elementwise_inputs(cell, x, h0, w_ih, None, b, **which)
     return _compiled_elementwise.min_forward(
-        cell, inputs, products(), _settings.isa(), positive, parallel, bool(reverse), bool(save)
+        cell, inputs, products(), _settings.isa(), positive, parallel, reverse, save
     )
 
 
@@ -259,7 +282,8 @@ def indrnn_backward(
     cache : Cache
         From `indrnn_forward`; used up by this call.
     dy : array (T, B, H) or None
-        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+        The gradient of the loss with respect to `y`; None is zeros. What it holds where no sequence runs is
+        ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
     need : names, optional
@@ -290,7 +314,8 @@ def mingru_backward(
     cache : Cache
         From `mingru_forward`; used up by this call.
     dy : array (T, B, H) or None
-        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+        The gradient of the loss with respect to `y`; None is zeros. What it holds where no sequence runs is
+        ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
     need : names, optional
@@ -321,7 +346,8 @@ def minlstm_backward(
     cache : Cache
         From `minlstm_forward`; used up by this call.
     dy : array (T, B, H) or None
-        The gradient of the loss with respect to `y`; None is zeros. What it holds past a sequence's end is ignored.
+        The gradient of the loss with respect to `y`; None is zeros. What it holds where no sequence runs is
+        ignored.
     dh_n : array (B, H), optional
         That with respect to `h_n`.
     need : names, optional

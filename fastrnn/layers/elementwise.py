@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike
 
 from fastrnn import _check, functional
 from fastrnn._core.memory import Workspace
-from fastrnn.layers.recurrent import LayerCache, RecurrentLayer, Seed
+from fastrnn.layers.recurrent import LayerCache, RecurrentLayer
 
 
 class ElementwiseLayer(RecurrentLayer):
@@ -35,6 +35,8 @@ class ElementwiseLayer(RecurrentLayer):
         state: Any = None,
         lengths: ArrayLike | None = None,
         *,
+        mask: ArrayLike | None = None,
+        reset: ArrayLike | None = None,
         workspace: Workspace | None = None,
     ) -> tuple[np.ndarray, Any, LayerCache]:
         """
@@ -42,7 +44,7 @@ class ElementwiseLayer(RecurrentLayer):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, mask, reset
             As for calling the layer.
         workspace : fastrnn.Workspace, optional
             Where memory of this pass and its backward comes from and goes back to.
@@ -54,7 +56,7 @@ class ElementwiseLayer(RecurrentLayer):
         cache : LayerCache
             For `backward`, once. It refers to `x` and the parameters: leave them unchanged till then.
         """
-        return super().forward(x, state, lengths, workspace=workspace)
+        return super().forward(x, state, lengths, mask=mask, reset=reset, workspace=workspace)
 
     def freeze(self) -> NoReturn:
         """Refuse: there is no recurrent matrix, whose packing a frozen copy would save."""
@@ -89,13 +91,10 @@ class IndRNN(ElementwiseLayer):
         bidirectional: bool = False,
         *,
         nonlinearity: str = "relu",
-        dtype: DTypeLike = np.float32,
-        rng: Seed = None,
+        **common: Any,
     ):
         self.__dict__["nonlinearity"] = _check.choice("nonlinearity", nonlinearity, ("relu", "tanh"))
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
-        )
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **common)
         for name, u in self.params.items():
             if name.startswith("weight_hh"):
                 u[...] = self.rng.random(u.shape, dtype=self.dtype)
@@ -125,14 +124,11 @@ class _MinLayer(ElementwiseLayer):
         *,
         candidate: str = "linear",
         scan: str = "sequential",
-        dtype: DTypeLike = np.float32,
-        rng: Seed = None,
+        **common: Any,
     ):
         self.__dict__["candidate"] = _check.choice("candidate", candidate, ("linear", "positive"))
         self.__dict__["scan"] = _check.choice("scan", scan, ("sequential", "parallel"))
-        super().__init__(
-            input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, dtype=dtype, rng=rng
-        )
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, **common)
 
     def _options(self) -> dict[str, Any]:
         return {"candidate": self.candidate, "scan": self.scan}

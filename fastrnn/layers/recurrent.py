@@ -352,8 +352,9 @@ class RecurrentLayer(InitialState):
         c : array shaped as y, with `return_cell_states`
             The last layer's cell states.
         trace : list of list of dict, with `trace`
-            For each layer, for each direction, by name: of an LSTM i f g o c h, of a GRU r z n h, of an RNN h, after
-            the activations; (T, B, H), or (B, T, H) with `batch_first`. Zeros where no sequence runs.
+            For each layer, for each direction, by name: of an LSTM i f g o c h, of a GRU r z n h, of a minLSTM f i h,
+            of a minGRU z h, of an RNN or IndRNN h, after the activations; (T, B, H), or (B, T, H) with `batch_first`.
+            Zeros where no sequence runs.
 
         Raises
         ------
