@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_layers import LAYERS, as_tuple, every_layer, states
 from test_parity import TOLERANCE, states_and_outputs
 from test_reference import numeric_gradients
 
@@ -126,6 +125,35 @@ def test_cell_states_and_what_arrives_at_them(reverse, engine):
             direction = np.random.default_rng(6).standard_normal(value.shape)
             slope = (loss(**{name: value + 1e-5 * direction}) - loss(**{name: value - 1e-5 * direction})) / 2e-5
             assert np.nansum(getattr(grads, name) * direction) == pytest.approx(slope, rel=1e-7, abs=1e-9)
+
+
+def test_variants_are_walked_the_same_way(engine, reverse):
+    """Peepholes, a projection, a normalised c, dropout, zoneout: slopes along random directions, c of all steps too."""
+    rng = np.random.default_rng(24)
+    P, rows = 4, 4 * H
+    shapes = {"x": (T, B, I), "h0": (B, P), "c0": (B, H), "w_ih": (rows, I), "w_hh": (rows, P), "b_ih": (rows,)}
+    arrays = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+    parts = {"peepholes": (3 * H,), "w_hr": (P, H), "norm_c": (H,), "norm_c_bias": (H,)}
+    arrays_of_variant = {name: rng.standard_normal(shape) for name, shape in parts.items()}
+    variant = fastrnn.Variant(**arrays_of_variant, recurrent_dropout=0.4, zoneout=(0.2, 0.3), rng=1)
+    rest = {"mask": rng.random((T, B)) < 0.7, "reset": rng.random((T, B)) < 0.3, "lengths": LENGTHS, "reverse": reverse}
+    d = [rng.standard_normal(shape) for shape in ((T, B, P), (B, P), (B, H), (T, B, H))]
+
+    def forward(**changed):
+        results = helpers.functional.lstm_forward(**arrays | changed, **rest, variant=variant, return_cell_states=True)
+        y, h_n, c_n, cache, c = results
+        return sum(float(np.sum(a * b)) for a, b in zip((y, h_n, c_n, c), d, strict=True)), cache
+
+    with engine.active():
+        value, cache = forward()
+        assert not any(gate[~rest["mask"]].any() for gate in cache.gates().values())
+        grads = helpers.functional.lstm_backward(cache, *d)
+        for name, array in arrays.items():
+            direction = rng.standard_normal(array.shape)
+            up, down = (forward(**{name: array + step * direction})[0] for step in (1e-5, -1e-5))
+            assert np.sum(getattr(grads, name) * direction) == pytest.approx((up - down) / 2e-5, rel=1e-6, abs=1e-8)
+    with fastrnn.config_context(engine="reference"):
+        assert value == pytest.approx(forward()[0], rel=1e-12)
 
 
 # --- every engine is the reference ----------------------------------------------------------------------------------
@@ -404,153 +432,16 @@ def test_gates_of_a_cache_that_is_used(engine, variant):
         cache.gates()
 
 
-# --- layers ---------------------------------------------------------------------------------------------------------
-
-
-def as_layer_wants(layer, array):
-    """A time-major array for a layer, or one of its results time-major."""
-    return np.swapaxes(array, 0, 1) if layer.batch_first else array
-
-
-@every_layer
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_a_stack_takes_a_mask_and_resets_in_every_layer(engine, kind, batch_first):
-    """One layer after the other, each direction by its function; y, states and all gradients."""
-    rng = np.random.default_rng(20)
-    options = {"num_layers": 2, "bidirectional": True, "dtype": np.float64, "rng": 1}
-    layer = LAYERS[kind](I, H, **options, batch_first=batch_first)
-    x, state = rng.standard_normal((T, B, I)), states(layer, B, rng)
-    dy, dend = rng.standard_normal((T, B, 2 * H)), states(layer, B, rng)
-    marks = {"mask": rng.random((T, B)) < 0.7, "reset": rng.random((T, B)) < 0.3}
-    turned = {name: as_layer_wants(layer, a) for name, a in marks.items()}
-    forward, backward = layer._functions()
-    with engine.active():
-        y, end, cache = layer.forward(as_layer_wants(layer, x), state, LENGTHS, **turned)
-        called, called_end = layer(as_layer_wants(layer, x), state, LENGTHS, **turned)
-        dx, dstate = layer.backward(cache, as_layer_wants(layer, dy), dend)
-        level, caches = x, []
-        for k in range(2):
-            outputs = []
-            for d, suffix in enumerate((f"_l{k}", f"_l{k}_reverse")):
-                start = [s[2 * k + d] for s in as_tuple(state)]
-                out, *final, cell = forward(
-                    level, *start, *layer._weights(suffix), **layer._options(), **marks, lengths=LENGTHS, reverse=d == 1
-                )
-                for mine, a, b in zip(final, as_tuple(end), as_tuple(called_end), strict=True):
-                    np.testing.assert_allclose(a[2 * k + d], mine, atol=1e-13)
-                    np.testing.assert_allclose(b[2 * k + d], mine, atol=1e-13)
-                outputs.append(out)
-                caches.append(cell)
-            level = np.concatenate(outputs, axis=2)
-        np.testing.assert_allclose(as_layer_wants(layer, y), level, atol=1e-13)
-        np.testing.assert_allclose(called, y, atol=1e-13)
-        arriving = dy
-        for k in (1, 0):
-            parts = []
-            for d in (0, 1):
-                ends = [s[2 * k + d] for s in as_tuple(dend)]
-                grads = backward(caches[2 * k + d], arriving[:, :, d * H : (d + 1) * H], *ends)
-                np.testing.assert_allclose(as_tuple(dstate)[0][2 * k + d], grads.h0, atol=1e-12)
-                np.testing.assert_allclose(layer.grads[f"weight_hh_l{k}" + "_reverse" * d], grads.w_hh, atol=1e-12)
-                parts.append(grads.x)
-            arriving = parts[0] + parts[1]
-    np.testing.assert_allclose(as_layer_wants(layer, dx), arriving, atol=1e-12)
-
-
-@pytest.mark.parametrize("batch_first", [False, True])
-@pytest.mark.parametrize("bidirectional", [False, True])
-def test_cell_states_of_a_layer(engine, batch_first, bidirectional):
-    rng = np.random.default_rng(21)
-    layer = fastrnn.LSTM(I, H, 2, batch_first=batch_first, bidirectional=bidirectional, dtype=np.float64, rng=1)
-    x = as_layer_wants(layer, rng.standard_normal((T, B, I)))
-    with engine.active():
-        y, (_, c_n), cache, c = layer.forward(x, lengths=LENGTHS, return_cell_states=True)
-        called = layer(x, lengths=LENGTHS, return_cell_states=True)
-        assert len(called) == 3
-        np.testing.assert_allclose(called[2], c, atol=1e-14)
-        assert c.shape == y.shape
-        ends = np.array(LENGTHS) - 1
-        ran = np.flatnonzero(ends >= 0)
-        np.testing.assert_array_equal(as_layer_wants(layer, c)[ends[ran], ran, :H], c_n[-layer.directions][ran])
-        dc = rng.standard_normal(c.shape)
-        dx, _ = layer.backward(cache, None, dcell_states=dc)
-
-        def loss(x):
-            return float(np.sum(dc * layer(x, lengths=LENGTHS, return_cell_states=True)[2]))
-
-        direction = rng.standard_normal(x.shape)
-        slope = (loss(x + 1e-5 * direction) - loss(x - 1e-5 * direction)) / 2e-5
-    assert np.sum(dx * direction) == pytest.approx(slope, rel=1e-7)
-
-
-@every_layer
-@pytest.mark.parametrize("batch_first", [False, True])
-def test_a_trace_of_a_layer(engine, kind, batch_first):
-    """The gates make the states, by the last line of the equations; each layer's outputs are the h of its trace."""
-    rng = np.random.default_rng(22)
-    layer = LAYERS[kind](I, H, 2, batch_first=batch_first, bidirectional=True, dtype=np.float64, rng=1)
-    x = as_layer_wants(layer, rng.standard_normal((T, B, I)))
-    with engine.active():
-        expected, _ = layer(x, lengths=LENGTHS)
-        y, _, trace = layer(x, lengths=LENGTHS, trace=True)
-    np.testing.assert_allclose(y, expected, atol=1e-14)
-    assert [len(directions) for directions in trace] == [2, 2]
-    np.testing.assert_array_equal(np.concatenate([part["h"] for part in trace[1]], axis=2), y)
-    past = np.arange(T)[:, None] >= np.array(LENGTHS)
-    for directions in trace:
-        gates = {name: as_layer_wants(layer, a) for name, a in directions[0].items()}
-        assert all(a.shape == (T, B, H) and not a[past].any() for a in gates.values())
-        before = {name: np.concatenate([np.zeros((1, B, H)), gates[name][:-1]]) for name in ("c", "h") if name in gates}
-        if layer.cell == "lstm":
-            c = gates["f"] * before["c"] + gates["i"] * gates["g"]
-            made = {"c": c, "h": gates["o"] * np.tanh(c)}
-        elif layer.cell == "gru":
-            made = {"h": (1 - gates["z"]) * gates["n"] + gates["z"] * before["h"]}
-        else:
-            made = {}
-        for name, value in made.items():
-            np.testing.assert_allclose(gates[name][~past], value[~past], atol=1e-13)
-
-
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("batch_first", [False, True])
-@every_layer
-def test_frozen_layers_take_them_too(engine, kind, batch_first, bidirectional, threads, monkeypatch):
-    monkeypatch.setattr(_sharing, "LEAST", 1)
-    monkeypatch.setattr(_sharing, "CPUS", 2)
-    rng = np.random.default_rng(23)
-    options = {"num_layers": 2, "bidirectional": bidirectional, "batch_first": batch_first, "rng": 1}
-    layer = LAYERS[kind](3, 40, **options)
-    x, state = rng.standard_normal((20, 30, 3)).astype(np.float32), states(layer, 30, rng)
-    x = np.ascontiguousarray(as_layer_wants(layer, x))
-    mask, reset = rng.random(x.shape[:2]) < 0.7, rng.random(x.shape[:2]) < 0.1
-    with engine.active(threads):
-        fast = layer.freeze()
-        for marks in ({"mask": mask}, {"reset": reset}, {"mask": mask, "reset": reset}):
-            y, end = fast(x, state, **marks)
-            expected, expected_end = layer(x, state, **marks)
-            pairs = [(y, expected), *zip(as_tuple(end), as_tuple(expected_end), strict=True)]
-            for a, b in pairs:
-                np.testing.assert_allclose(a, b, atol=0 if engine.name == "native" else 1e-6)
-            out = np.full(y.shape, np.nan, np.float32)
-            assert fast(x, state, out=out, **marks)[0] is out
-            np.testing.assert_array_equal(out, y)
-
-
-def test_bad_calls_of_layers():
-    x = np.zeros((B, T, I), np.float32)
-    lstm, gru = fastrnn.LSTM(I, H, batch_first=True, rng=0), fastrnn.GRU(I, H, batch_first=True, rng=0)
-    for call in (lstm, lstm.forward, lstm.freeze()):
-        with pytest.raises(ValueError, match=r"^mask: shape \(5, 6\), expected \(B, T\) = \(6, 5\); transposed\?"):
-            call(x, mask=np.ones((T, B), bool))
-        with pytest.raises(TypeError, match=r"^reset: dtype int64, expected bool"):
-            call(x, reset=np.ones((B, T), np.int64))
-    with pytest.raises(ValueError, match=r"^return_cell_states: given to GRU, expected an LSTM"):
-        gru(x, return_cell_states=True)
-    _, _, cache = gru.forward(x)
-    with pytest.raises(ValueError, match=r"^dcell_states: given to GRU"):
-        gru.backward(cache, None, dcell_states=np.zeros((B, T, H), np.float32))
-    _, _, cache = lstm.forward(x)
-    with pytest.raises(ValueError, match=r"^dcell_states: shape \(5, 6, 3\), expected \(B, T, D\*H\) = \(6, 5, 3\)"):
-        lstm.backward(cache, None, dcell_states=np.zeros((T, B, H), np.float32))
-    lstm.backward(cache, None)  # which is still good
+def test_variants_of_all_cells(compiled, variant, reverse):
+    """Each with a normalised recurrent product and dropout of its own, against the reference."""
+    problem = make(variant, LENGTHS, reverse, seed=25)
+    norm = np.random.default_rng(26).standard_normal(helpers.GATES[variant.cell] * H)
+    options = {"variant": fastrnn.Variant(norm_hh=norm, recurrent_dropout=0.3, input_dropout=0.2, rng=2)}
+    outputs, cache = helpers.forward(problem, reference, **options)
+    expected = outputs | helpers.backward(problem, cache, reference)
+    with compiled.active():
+        outputs, cache = helpers.forward(problem, **options)
+        results = outputs | helpers.backward(problem, cache)
+    of_variant = [r.pop("dvariant") for r in (results, expected)]
+    helpers.assert_close(*of_variant, 1e-12)
+    helpers.assert_close(results, expected, 1e-12)

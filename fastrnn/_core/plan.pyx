@@ -45,7 +45,7 @@ cdef class Plan:
         if mask is not None or reset is not None:
             self.follow_marks(lengths, mask, reset)
             return
-        self.final = self.sort_by_length(np.arange(B), lengths)
+        self.final = self.sort_by_length(np.arange(B, dtype=np.intp), lengths)
         with nogil:
             self.find_rows()
 
@@ -60,9 +60,10 @@ cdef class Plan:
         if cut:
             resets = reset.reshape(-1).view(np.uint8)
             most += np.count_nonzero(reset)
-        columns, fresh = np.arange(most), np.zeros(most, dtype=bool)
+        columns, fresh = np.arange(most, dtype=np.intp), np.zeros(most, dtype=bool)
         cdef:
-            Py_ssize_t[::1] column = columns, count = np.zeros(most, dtype=np.intp), now = np.arange(self.B)
+            Py_ssize_t[::1] column = columns, count = np.zeros(most, dtype=np.intp)
+            Py_ssize_t[::1] now = np.arange(self.B, dtype=np.intp)
             Py_ssize_t[::1] sequence = np.empty(self.T * self.B, dtype=np.intp)
             unsigned char[::1] zeros = fresh.view(np.uint8)
         with nogil:

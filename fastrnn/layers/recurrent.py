@@ -349,8 +349,8 @@ class RecurrentLayer(InitialState):
             The last layer's hidden states, forward direction first, or what `merge` makes of the two.
         state : as the argument
             After each sequence's last step.
-        c : array shaped as y, with `return_cell_states`
-            The last layer's cell states.
+        c : array (T, B, D*H), or as y has it, with `return_cell_states`
+            The last layer's cell states, both directions side by side whatever `merge` is.
         trace : list of list of dict, with `trace`
             For each layer, for each direction, by name: of an LSTM i f g o c h, of a GRU r z n h, of a minLSTM f i h,
             of a minGRU z h, of an RNN or IndRNN h, after the activations; (T, B, H), or (B, T, H) with `batch_first`.
@@ -397,7 +397,7 @@ class RecurrentLayer(InitialState):
             As for calling the layer. `y` may be read-only.
         cache : LayerCache
             For `backward`, once. It refers to `x` and the parameters: leave them unchanged till then.
-        c : array shaped as y, with `return_cell_states`
+        c : array, with `return_cell_states`
             As for calling the layer. It may be read-only.
         """
         if not isinstance(workspace, Workspace | None):
@@ -430,7 +430,7 @@ class RecurrentLayer(InitialState):
             That with respect to the final state.
         need : {"x", "params"}, any of them
             What to compute. A first layer whose `x` is data needs no "x", frozen weights are no "params".
-        dcell_states : array shaped as y, optional
+        dcell_states : array shaped as c, optional
             LSTM only: that with respect to the last layer's cell states.
 
         Returns

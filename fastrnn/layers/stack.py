@@ -169,7 +169,7 @@ class Stack(Module):
             For `backward`, once.
         """
         layers = self.layers
-        x, states, lengths, past, packed = _begin(self, x, state, lengths)
+        x, states, lengths, past, packed = _begin(self, x, state, lengths, options)
         cache = StackCache(self, (*x.shape[:2], self.output_size), past, packed)
 
         def run(k: int, x_k: np.ndarray) -> np.ndarray:
@@ -436,18 +436,27 @@ def _check_like(name: str, value: Any, state: Any) -> None:
         _check_like(f"{name}[{k}]", part, like)
 
 
-def _begin(stack: Stack | FrozenStack, x: Any, state: Any, lengths: Any) -> tuple:
-    """The arguments of a call, checked: x, the states, lengths, what is past the ends, and x if it was packed."""
+def _begin(stack: Stack | FrozenStack, x: Any, state: Any, lengths: Any, options: dict) -> tuple:
+    """The arguments of a call, checked: x, the states, lengths, which steps do not run, and x if it was packed."""
+    for name in ("return_cell_states", "trace"):
+        if options.get(name):
+            raise ValueError(f"{name}: given to a stack, expected for a layer of its own")
     x, lengths, packed = unpacked(x, lengths, stack.batch_first)
     x = _check.layer_input(x, stack.input_size, stack.batch_first, stack.dtype)
     states = _states("state", state, len(stack.wiring.residual))
     T, B = x.shape[:2][:: -1 if stack.batch_first else 1]
     lengths = _check.lengths_array(lengths, T, B)
+    mask = _check.flags_array("mask", options.get("mask"), "that of x", x.shape[:2])
     past = None
-    if lengths is not None and any(stack.wiring.residual):  # else nothing but layers, which know, reads past an end
-        past = np.arange(T)[:, None] >= lengths
-        past = (past.T if stack.batch_first else past)[:, :, None]
-        x = np.where(past, stack.dtype.type(0), x)
+    if any(stack.wiring.residual):  # else nothing but layers, which know, reads where no sequence runs
+        if lengths is not None:
+            past = np.arange(T)[:, None] >= lengths
+            past = past.T if stack.batch_first else past
+        if mask is not None:
+            past = ~mask if past is None else past | ~mask
+        if past is not None:
+            past = past[:, :, None]
+            x = np.where(past, stack.dtype.type(0), x)
     return x, states, lengths, past, packed
 
 
@@ -459,7 +468,7 @@ def _end(stack: Stack | FrozenStack, y: np.ndarray, packed: PackedSequence | Non
 
 def _run(stack: Stack | FrozenStack, layers: tuple[Any, ...], x: Any, state: Any, lengths: Any, options: dict) -> tuple:
     """What calling a stack gives, frozen or not."""
-    x, states, lengths, _, packed = _begin(stack, x, state, lengths)
+    x, states, lengths, _, packed = _begin(stack, x, state, lengths, options)
     ends = []
 
     def run(k: int, x_k: np.ndarray) -> np.ndarray:
