@@ -195,12 +195,15 @@ def test_compiled_engines_agree_with_the_reference(compiled, dtype, p):
         results = run(p)
         inference, _ = forward(p, save=False)
         shown = forward(p)[1].gates()
+    tolerance = TOLERANCE[dtype] * (
+        10 if any("norm" in name for name in p.extra) else 1
+    )  # what varies little is blown up
     if p.options["clip"] is None or dtype is np.float64:
-        helpers.assert_close(results, expected, TOLERANCE[dtype])
+        helpers.assert_close(results, expected, tolerance)
     outputs = {name: results[name] for name in inference}
-    helpers.assert_close(outputs, {name: expected[name] for name in inference}, TOLERANCE[dtype])
+    helpers.assert_close(outputs, {name: expected[name] for name in inference}, tolerance)
     helpers.assert_same_bits(inference, outputs)
-    helpers.assert_close(shown, forward(astype(p, np.float64), reference)[1].gates(), TOLERANCE[dtype])
+    helpers.assert_close(shown, forward(astype(p, np.float64), reference)[1].gates(), tolerance)
 
 
 def test_c_of_all_steps_and_its_gradient(engine):
