@@ -1,5 +1,6 @@
 """IndRNN, minGRU, minLSTM: the reference by finite differences, the engines by the reference, the layers by both."""
 
+import tracemalloc
 from functools import cache
 from typing import NamedTuple
 
@@ -45,6 +46,8 @@ class Problem(NamedTuple):
     dh_n: np.ndarray
     lengths: np.ndarray | None
     reverse: bool
+    mask: np.ndarray | None = None
+    reset: np.ndarray | None = None
 
     def astype(self, dtype):
         arrays = {name: None if a is None else a.astype(dtype) for name, a in self.arrays.items()}
@@ -52,6 +55,13 @@ class Problem(NamedTuple):
 
     def but(self, **arrays):
         return self._replace(arrays=self.arrays | arrays)
+
+    @property
+    def valid(self):
+        """Where sequences run (T, B)."""
+        T, B, _ = self.dy.shape
+        inside = np.ones((T, B), bool) if self.lengths is None else np.arange(T)[:, None] < self.lengths
+        return inside if self.mask is None else inside & self.mask
 
 
 def make(kind, T, B, I, H, seed=0, ragged=None, reverse=False):
@@ -71,10 +81,21 @@ def make(kind, T, B, I, H, seed=0, ragged=None, reverse=False):
     return Problem(kind, arrays, dy, rng.standard_normal((B, H)), lengths, reverse)
 
 
+def marked(problem, mask=True, reset=True, often=0.2, seed=0):
+    """`problem` with a random mask and random resets, and NaN wherever a step is skipped."""
+    rng = np.random.default_rng(seed)
+    shape = problem.dy.shape[:2]
+    mask, reset = rng.random(shape) < 0.7 if mask else None, rng.random(shape) < often if reset else None
+    problem = problem._replace(mask=mask, reset=reset)
+    x, dy = problem.arrays["x"].copy(), problem.dy.copy()
+    x[~problem.valid] = dy[~problem.valid] = np.nan
+    return problem.but(x=x)._replace(dy=dy)
+
+
 def forward(problem, module=functional, save=True):
     function = getattr(module, f"{problem.kind.cell}_forward")
-    options = dict(problem.kind.options)
-    y, h_n, saved = function(**problem.arrays, **options, lengths=problem.lengths, reverse=problem.reverse, save=save)
+    options = {name: getattr(problem, name) for name in ("lengths", "mask", "reset", "reverse")}
+    y, h_n, saved = function(**problem.arrays, **dict(problem.kind.options), **options, save=save)
     return {"y": y, "h_n": h_n}, saved
 
 
@@ -112,6 +133,13 @@ def numeric_gradient(problem, name, step=1e-5):
 @every_kind
 def test_gradients_are_those_of_finite_differences(kind, ragged, reverse):
     problem = make(kind, 4, 3, 2, 5, seed=1, ragged=ragged, reverse=reverse)
+    expected = {f"d{name}": numeric_gradient(problem, name) for name in problem.arrays}
+    helpers.assert_close(backward(problem, forward(problem, reference)[1], reference), expected, 1e-8)
+
+
+@every_kind
+def test_gradients_past_gaps_and_resets(kind, ragged, reverse):
+    problem = marked(make(kind, 5, 6, 2, 3, seed=20, ragged=ragged, reverse=reverse), seed=21)
     expected = {f"d{name}": numeric_gradient(problem, name) for name in problem.arrays}
     helpers.assert_close(backward(problem, forward(problem, reference)[1], reference), expected, 1e-8)
 
@@ -313,6 +341,157 @@ def test_arguments_and_outputs_stay_as_they_were(engine, kind, ragged):
         assert not any(np.shares_memory(a, b) for b in [*results[:k], outputs["y"], *given.values()])
 
 
+# --- masks, resets, gates ---------------------------------------------------------------------------------------------
+
+MARKS = [{"reset": False}, {"mask": False}, {}]
+
+
+def run_with_gates(problem, module=functional):
+    outputs, saved = forward(problem, module)
+    gates = {f"gate {name}": a for name, a in saved.gates().items()}
+    return outputs | gates | backward(problem, saved, module)
+
+
+def walked_by_hand(problem):
+    """y and h_n, one valid step of one sequence at a time."""
+    y, h = np.zeros_like(problem.dy), problem.arrays["h0"].copy()
+    T, B, _ = y.shape
+    for b in range(B):
+        for t in range(T if problem.lengths is None else problem.lengths[b])[:: -1 if problem.reverse else 1]:
+            if problem.reset is not None and problem.reset[t, b]:
+                h[b] = 0
+            if problem.valid[t, b]:
+                step = problem.but(x=problem.arrays["x"][t : t + 1, b : b + 1], h0=h[b : b + 1])
+                step = step._replace(lengths=None, mask=None, reset=None)
+                h[b] = y[t, b] = forward(step, reference, save=False)[0]["y"][0, 0]
+    return {"y": y, "h_n": h}
+
+
+@every_kind
+@pytest.mark.parametrize("marks", MARKS, ids=str)
+def test_it_is_the_steps_that_are_valid_one_after_the_other(kind, marks, ragged, reverse):
+    problem = marked(make(kind, 7, 6, 2, 3, seed=22, ragged=ragged, reverse=reverse), **marks, seed=23)
+    expected = walked_by_hand(problem)
+    for engine in helpers.ENGINES:
+        with engine.active():
+            helpers.assert_close(forward(problem)[0], expected, 1e-13)
+
+
+@cache
+def expected_of_marked(kind, often, ragged, reverse):
+    problem = make(kind, 150, 5, 2, 19, seed=24, ragged=np.array((150, 0, 131, 64, 149)) if ragged else None)
+    problem = marked(problem._replace(reverse=reverse), often=often, seed=25)
+    return problem, run_with_gates(problem._replace(kind=Kind(kind.cell, kind.options[:1])), reference)
+
+
+@every_kind
+def test_same_values_as_the_reference_with_marks(engine, dtype, kind, ragged, reverse):
+    for often in (0.005, 0.3):  # sequences of several chunks among others, and many short ones
+        problem, expected = expected_of_marked(kind, often, ragged, reverse)
+        problem = problem.astype(dtype)
+        with engine.active():
+            results = run_with_gates(problem)
+            inference, _ = forward(problem, save=False)
+        assert {a.dtype for a in (results | inference).values()} == {np.dtype(dtype)}
+        helpers.assert_close(results, expected, TOLERANCE[dtype])
+        helpers.assert_close(inference, {name: expected[name] for name in ("y", "h_n")}, TOLERANCE[dtype])
+
+
+@every_kind
+def test_same_bits_on_threads_and_in_blocks_with_marks(kind, reverse, monkeypatch):
+    problem = marked(make(kind, 301, 3, 2, 33, seed=26, reverse=reverse), often=0.01, seed=27)
+    with fastrnn.config_context(engine="native", num_threads=1):
+        expected = run(problem)
+    monkeypatch.setattr(_sharing, "independent", lambda *_: _sharing.Sharing(3, "rows", 0))
+    monkeypatch.setattr(_compiled, "BLOCK_BYTES", 1)
+    with fastrnn.config_context(engine="native", num_threads=3):
+        helpers.assert_same_bits(run(problem), expected)
+        helpers.assert_same_bits(forward(problem, save=False)[0], {name: expected[name] for name in ("y", "h_n")})
+
+
+@every_kind
+def test_no_number_passes_a_reset(engine, kind, reverse):
+    """What is NaN or arrives as NaN stays on its side."""
+    problem = make(kind, 6, 2, 3, 4, seed=28, reverse=reverse)
+    reset = np.zeros((6, 2), bool)
+    reset[3 if reverse else 2] = True
+    before, after = (slice(4, None), slice(0, 4)) if reverse else (slice(0, 2), slice(2, None))
+    x, dy = problem.arrays["x"].copy(), problem.dy.copy()
+    x[before] = np.nan
+    with engine.active():
+        outputs, _ = forward(problem.but(x=x)._replace(reset=reset))
+        assert np.isnan(outputs["y"][before]).all()
+        assert np.isfinite(outputs["y"][after]).all()
+        assert np.isfinite(outputs["h_n"]).all()
+        dy[after] = np.nan
+        problem = problem._replace(reset=reset, dy=dy)
+        grads = backward(problem, forward(problem)[1])
+    assert np.isnan(grads["dx"][after]).all()
+    assert np.isfinite(grads["dx"][before]).all()
+    assert np.isfinite(grads["dh0"]).all()
+
+
+@every_kind
+def test_marks_that_say_nothing_and_a_mask_of_the_padding(engine, kind, reverse):
+    dense = make(kind, 70, 3, 2, 5, seed=29, reverse=reverse)
+    ragged = make(kind, 70, 3, 2, 5, seed=30, ragged=True, reverse=reverse)
+    plain = dense._replace(mask=np.ones((70, 3), bool), reset=np.zeros((70, 3), bool))
+    with engine.active():
+        helpers.assert_same_bits(run_with_gates(plain), run_with_gates(dense))
+        helpers.assert_same_bits(
+            run_with_gates(ragged._replace(lengths=None, mask=ragged.valid)), run_with_gates(ragged)
+        )
+
+
+@every_kind
+def test_nothing_runs(engine, kind):
+    """States pass through, and so do their gradients, but for what was reset."""
+    problem = make(kind, 5, 3, 2, 4, seed=31)._replace(mask=np.zeros((5, 3), bool), reset=np.zeros((5, 3), bool))
+    problem.reset[2, 1] = True
+    with engine.active():
+        results = run(problem)
+    untouched = np.array([[True], [False], [True]])
+    np.testing.assert_array_equal(results["h_n"], np.where(untouched, problem.arrays["h0"], 0))
+    np.testing.assert_array_equal(results["dh0"], np.where(untouched, problem.dh_n, 0))
+    assert not any(results[name].any() for name in ("y", "dx", "dw_ih", "db"))
+
+
+@every_kind
+def test_gates_are_those_of_the_equations(engine, kind):
+    problem = make(kind, 70, 3, 2, 5, seed=32)
+    x, w_ih, b = (problem.arrays[name] for name in ("x", "w_ih", "b"))
+    with engine.active():
+        outputs, saved = forward(problem)
+        gates = saved.gates()
+        expected = {"h": outputs["y"]}
+        for k, name in enumerate({"indrnn": "", "mingru": "z", "minlstm": "fi"}[kind.cell]):
+            block = slice(5 * k, 5 * k + 5)
+            expected[name] = sigmoid(x @ w_ih[block].T + b[block])
+        assert list(gates) == {"indrnn": ["h"], "mingru": ["z", "h"], "minlstm": ["f", "i", "h"]}[kind.cell]
+        helpers.assert_close(gates, expected, 1e-13)
+        shown = {name: a.copy() for name, a in gates.items()}
+        backward(problem, saved)
+    helpers.assert_same_bits(gates, shown)
+    with pytest.raises(ValueError, match=r"^cache: it has been used"):
+        saved.gates()
+
+
+def test_memory_is_that_of_the_rows_however_long_one_sequence_is():
+    """A long sequence beside many short ones: states of chunks are there only for those that run."""
+    T, B, H = 6400, 2, 64
+    reset = np.zeros((T, B), bool)
+    reset[::4, 1] = True
+    for kind in (KINDS[0], Kind("minlstm", (("scan", "parallel"),))):
+        problem = make(kind, T, B, 1, H, seed=33).astype(np.float32)._replace(reset=reset)
+        with fastrnn.config_context(engine="native"):
+            _, saved = forward(problem)
+            tracemalloc.start()
+            backward(problem, saved)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert peak < 10 * problem.dy.nbytes
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -331,6 +510,8 @@ def wrong(argument, value, message):
         wrong("b", np.zeros(1), r"shape \(1,\), expected \(.*H,\) = "),
         wrong("b", np.zeros(1, np.float32), "dtype float32, expected float64, that of x"),
         wrong("lengths", [1, 9], "values from 1 to 9, expected 0 to T = 5"),
+        wrong("mask", np.ones((2, 5), bool), r"shape \(2, 5\), expected \(T, B\) = \(5, 2\); transposed\?"),
+        wrong("reset", np.ones((5, 2)), "dtype float64, expected bool"),
     ],
 )
 @pytest.mark.parametrize("cell", GATES)
@@ -421,6 +602,64 @@ def test_a_layer_is_its_function_again_and_again(kind, bidirectional, engine):
     np.testing.assert_allclose(inference, y, rtol=0, atol=1e-13)
 
 
+@every_kind
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_layers_take_masks_and_resets_and_show_their_gates(kind, batch_first, engine):
+    """Both directions of one layer by their function."""
+    T, B, I, H = 70, 3, 2, 5
+    options = {"bidirectional": True, "merge": "sum", "batch_first": batch_first, "dtype": np.float64, "rng": 1}
+    layer = LAYERS[kind.cell](I, H, **dict(kind.options), **options)
+    problems = []
+    for d, suffix in enumerate(("_l0", "_l0_reverse")):
+        problem = marked(make(kind, T, B, I, H, seed=34, ragged=np.array((70, 0, 66))), often=0.05, seed=35)
+        weights = {argument: layer.params[name + suffix] for name, argument in layer.weights.items()}
+        problems.append(problem.but(**weights)._replace(reverse=d == 1))
+    a, b = problems
+    state, dstate = (np.stack(parts) for parts in ((a.arrays["h0"], b.arrays["h0"]), (a.dh_n, b.dh_n)))
+
+    def turned(array):
+        return np.swapaxes(array, 0, 1) if batch_first else array
+
+    marks = {name: turned(getattr(a, name)) for name in ("mask", "reset")}
+    x = turned(a.arrays["x"])
+    with engine.active():
+        y, end, saved = layer.forward(x, state, a.lengths, **marks)
+        dx, dstart = layer.backward(saved, turned(a.dy), dstate)
+        inference, _, ((shown, shown_reverse),) = layer(x, state, a.lengths, **marks, trace=True)
+        one, other = run_with_gates(a), run_with_gates(b)
+    results = {"y": y, "h_n": end, "dx": dx, "dh0": dstart, "inference": inference}
+    expected = {"h_n": np.stack((one["h_n"], other["h_n"])), "dh0": np.stack((one["dh0"], other["dh0"]))}
+    expected |= {name: turned(one[name] + other[name]) for name in ("y", "dx")}
+    helpers.assert_close(results, expected | {"inference": expected["y"]}, 1e-13)
+    for trace, run_of in ((shown, one), (shown_reverse, other)):
+        helpers.assert_close(
+            {f"gate {name}": turned(array) for name, array in trace.items()},
+            {name: array for name, array in run_of.items() if name.startswith("gate")},
+            1e-13,
+        )
+    for name, argument in layer.weights.items():
+        np.testing.assert_allclose(layer.grads[f"{name}_l0_reverse"], other[f"d{argument}"], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("cell", GATES)
+def test_layers_remember_and_learn_where_they_start(cell):
+    x = np.random.default_rng(36).standard_normal((6, 2, 3)).astype(np.float32)
+    options = {"num_layers": 2, "rng": 1}
+    plain, stateful = LAYERS[cell](3, 4, **options), LAYERS[cell](3, 4, stateful=True, **options)
+    stateful(x[:2])
+    np.testing.assert_allclose(stateful(x[2:])[0], plain(x)[0][2:], atol=1e-6)
+    learned = LAYERS[cell](3, 4, learn_initial_state=True, **options)
+    learned.h0_l1[...] = np.arange(4)
+    state = np.zeros((2, 2, 4), np.float32)
+    state[1] = np.arange(4)
+    plain.load_state_dict({name: a for name, a in learned.state_dict().items() if "h0" not in name})
+    np.testing.assert_array_equal(learned(x)[0], plain(x, state)[0])
+    y, _, saved = learned.forward(x)
+    _, dstart = learned.backward(saved, np.ones_like(y))
+    np.testing.assert_array_equal(learned.grads["h0_l1"], dstart[1].sum(axis=0))
+    assert learned.grads["h0_l1"].any()
+
+
 @pytest.mark.parametrize("cell", GATES)
 def test_layers_batch_first_and_without_bias(cell):
     layer = LAYERS[cell](3, 4, num_layers=2, bias=False, batch_first=True, rng=1)
@@ -464,6 +703,8 @@ def test_what_layers_refuse():
     layer = fastrnn.MinGRU(3, 4)
     with pytest.raises(TypeError, match=r"^freeze: MinGRU has no recurrent matrix"):
         layer.freeze()
+    with pytest.raises(ValueError, match=r"^return_cell_states: .*expected an LSTM"):
+        layer(np.zeros((5, 2, 3), np.float32), return_cell_states=True)
     with pytest.raises(TypeError, match="checkpoint"):
         layer.forward(np.zeros((5, 2, 3), np.float32), checkpoint=2)
 

@@ -358,3 +358,22 @@ def test_bad_calls():
         stream.state = [(h, h), h[:, :, 1:], h]
     for a, b in zip(leaves(stream.state), leaves(before), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_stack_may_hold_a_layer_that_cannot_be_frozen():
+    rng = np.random.default_rng(40)
+    stack = Stack([fastrnn.MinGRU(I, 6, rng=1, **F64), GRU(6, 5, rng=2, **F64)])
+    x, state = problem(stack, rng, False)
+    reset = rng.random((T, B)) < 0.3
+    y, ends, cache = stack.forward(x, state, LENGTHS, reset=reset)
+    assert not np.array_equal(y, by_hand(stack, x, state, LENGTHS)[0])  # which has no resets
+    below, end = stack.layers[0](x, state[0], LENGTHS, reset=reset)
+    expected, top = stack.layers[1](below, state[1], LENGTHS, reset=reset)
+    np.testing.assert_allclose(y, expected, atol=1e-14)
+    for a, b in zip(ends, (end, top), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-14)
+    dx, _ = stack.backward(cache, np.ones_like(y))
+    assert dx.shape == x.shape
+    assert stack.layers[0].grads["weight_ih_l0"].any()
+    with pytest.raises(TypeError, match=r"^freeze: MinGRU has no recurrent matrix"):
+        stack.freeze()

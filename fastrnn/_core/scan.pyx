@@ -6,7 +6,8 @@ steps that have the same sequences. Three ways of sharing, none of which changes
 - By sequences, or where those are too few, by units: nothing here meets.
 - Linear recurrences also by chunks of CHUNK steps, the *parallel scan*: every chunk finds how its last state depends on
   the state before it, a pass over the chunks finds these states, and every chunk runs its steps from its own. Chunks are
-  always the same ones, whoever works on them.
+  always the same ones, whoever works on them. A chunk has a state for each sequence that runs at its first step: those
+  are the first ones, and with resets far fewer than all.
 """
 import numpy as np
 
@@ -38,8 +39,10 @@ cdef class _Scan(Work):
     cdef fr_scan call           # what all kernel calls share; its row arrays from where row 0 would be
     cdef const char* state      # (B,H) from before all steps
     cdef char* end              # (B,H) forward: from before s0. Backward: the gradient of the state after s1 - 1.
-    cdef char* ends             # (chunks,B,H): `local`; then the states after each chunk, or the gradients before it
-    cdef char* products         # (chunks,B,H)
+    cdef char* ends             # of all chunks: `local`; then the states after each, or the gradients before it
+    cdef char* products         # of all chunks
+    cdef object memory          # of both, which callers read after `go`
+    cdef Py_ssize_t[::1] begin  # of chunks: where their states do, in all arrays of such; then how many there are
     cdef Py_ssize_t H, G, itemsize, s0, s1, chunks
     cdef int cell
     cdef Pass doing
@@ -64,22 +67,29 @@ cdef class _Scan(Work):
         call.gates = self.moved(call.gates, row * self.G)
         call.dy = self.moved(<void*>call.dy, row)
         call.h_prev = self.moved(self.call.h, self.plan.row(s - 1) + b0) if s > 0 else self.moved(<void*>self.state, b0)
-        call.du = self.moved(call.du, chunk * self.plan.B + b0)
-        call.product = self.moved(self.products, chunk * self.plan.B + b0)
-        call.local = self.moved(self.ends, chunk * self.plan.B + b0)
+        call.du = self.moved(call.du, self.begin[chunk] + b0)
+        call.product = self.moved(self.products, self.begin[chunk] + b0)
+        call.local = self.moved(self.ends, self.begin[chunk] + b0)
         call.steps, call.B = end - s, self.plan.size(s, b0, b1)
         call.distance = self.plan.row(s + 1) - self.plan.row(s) if end - s > 1 else 0
         call.first, call.last = j0, j1
         return call
 
-    cdef void chunk(self, Py_ssize_t chunk, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil:
+    cdef inline Py_ssize_t sequences_of(self, Py_ssize_t chunk) noexcept nogil:
+        return self.begin[chunk + 1] - self.begin[chunk] if chunk < self.chunks else 0
+
+    cdef inline char* ends_of(self, Py_ssize_t chunk) noexcept nogil:
+        return self.ends + self.nbytes(self.begin[chunk])
+
+    cdef void chunk(self, Py_ssize_t chunk) noexcept nogil:
+        """The steps of one, for all sequences."""
         pass
 
     cdef void part(self, int rank, int size) noexcept nogil:
         cdef Py_ssize_t c, B = self.plan.B, line = LINE // self.itemsize, lines
         if self.doing != STEPS:
             for c in range(cut(self.chunks, rank, size), cut(self.chunks, rank + 1, size)):
-                self.chunk(c, 0, B, 0, self.H)
+                self.chunk(c)
         elif self.by_units:
             lines = (self.H + line - 1) // line
             self.sequences(0, B, cut(lines, rank, size) * line, min(self.H, cut(lines, rank + 1, size) * line))
@@ -94,25 +104,33 @@ cdef class _Scan(Work):
         """From the ends of all chunks to what each begins with."""
         pass
 
-    cdef go(self, str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h0, bint parallel, sharing):
-        """h0 (B,H), and the rest of `call`, has been set."""
-        cdef Py_ssize_t B = plan.B
+    cdef Py_ssize_t cut_into_chunks(self, Plan plan, Py_ssize_t s0, Py_ssize_t s1):
+        """How many states all chunks have together."""
+        cdef Py_ssize_t c
+        self.plan, self.s0, self.s1 = plan, s0, s1
+        self.chunks = (s1 - s0 + CHUNK - 1) // CHUNK
+        self.begin = np.zeros(self.chunks + 1, dtype=np.intp)
+        for c in range(self.chunks):
+            self.begin[c + 1] = self.begin[c] + plan.running(self.first_step(c))
+        return self.begin[self.chunks]
+
+    cdef go(self, str isa, h0, bint parallel, sharing):
+        """h0 (B,H), and the rest of `call` and the chunks, has been set."""
         cdef int members = sharing.members
         cdef long patience = sharing.patience
-        self.plan, self.s0, self.s1, self.H, self.itemsize = plan, s0, s1, h0.shape[1], h0.itemsize
+        self.H, self.itemsize = h0.shape[1], h0.itemsize
         self.kernels = kernels_of(find_table(isa), self.itemsize)
         self.state, self.call.H = <const char*>address(h0), self.H
-        self.chunks = (s1 - s0 + CHUNK - 1) // CHUNK
-        self.by_units = B < members
-        if B == 0 or s0 == s1:
+        self.by_units = self.plan.B < members
+        if self.plan.B == 0 or self.s0 == self.s1:
             return
         if not parallel:
             with nogil:
                 share(self, members, patience)
             return
-        products = np.ones((self.chunks, B, self.H), h0.dtype)
-        ends = np.zeros((self.chunks, B, self.H), h0.dtype)
-        self.products, self.ends = <char*>address(products), <char*>address(ends)
+        products = np.ones((self.begin[self.chunks], self.H), h0.dtype)
+        ends = np.zeros((self.begin[self.chunks], self.H), h0.dtype)
+        self.products, self.ends, self.memory = <char*>address(products), <char*>address(ends), (products, ends)
         with nogil:
             self.doing = ENDS
             share(self, members, patience)
@@ -142,17 +160,17 @@ cdef class _Forward(_Scan):
     cdef void sequences(self, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil:
         self.run(self.s0, self.s1, b0, b1, j0, j1, 0, NULL)
 
-    cdef void chunk(self, Py_ssize_t chunk, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil:
-        cdef const char* before = self.ends + self.nbytes((chunk - 1) * self.plan.B) if chunk else self.end
-        self.run(self.first_step(chunk), self.first_step(chunk + 1), b0, b1, j0, j1, chunk, before)
+    cdef void chunk(self, Py_ssize_t chunk) noexcept nogil:
+        cdef const char* before = self.ends_of(chunk - 1) if chunk else self.end
+        self.run(self.first_step(chunk), self.first_step(chunk + 1), 0, self.plan.B, 0, self.H, chunk, before)
 
     cdef void carry(self) noexcept nogil:
-        cdef Py_ssize_t c, B = self.plan.B
+        cdef Py_ssize_t c
         cdef const char* before = self.end
         for c in range(self.chunks):
-            self.kernels.scan_carry(self.ends + self.nbytes(c * B), self.products + self.nbytes(c * B), before,
-                                    B * self.H)
-            before = self.ends + self.nbytes(c * B)
+            self.kernels.scan_carry(self.ends_of(c), self.products + self.nbytes(self.begin[c]), before,
+                                    self.sequences_of(c) * self.H)
+            before = self.ends_of(c)
 
 
 cdef class _Backward(_Scan):
@@ -177,17 +195,24 @@ cdef class _Backward(_Scan):
         for c in range(self.chunks - 1, -1, -1):  # each has sums of its own
             self.run(self.first_step(c), self.first_step(c + 1), b0, b1, j0, j1, c, self.end)
 
-    cdef void chunk(self, Py_ssize_t chunk, Py_ssize_t b0, Py_ssize_t b1, Py_ssize_t j0, Py_ssize_t j1) noexcept nogil:
-        cdef char* dh = self.ends + self.nbytes((chunk + 1) * self.plan.B) if chunk + 1 < self.chunks else self.end
-        self.run(self.first_step(chunk), self.first_step(chunk + 1), b0, b1, j0, j1, chunk, dh)
+    cdef void chunk(self, Py_ssize_t chunk) noexcept nogil:
+        cdef Py_ssize_t s0 = self.first_step(chunk), s1 = self.first_step(chunk + 1), on = self.sequences_of(chunk + 1)
+        if on:
+            self.run(s0, s1, 0, on, 0, self.H, chunk, self.ends_of(chunk + 1))
+        self.run(s0, s1, on, self.sequences_of(chunk), 0, self.H, chunk, self.end)  # whose last chunk this is
 
     cdef void carry(self) noexcept nogil:
-        cdef Py_ssize_t c, B = self.plan.B
-        cdef const char* after = self.end
+        cdef Py_ssize_t c, on = 0
         for c in range(self.chunks - 1, -1, -1):
-            self.kernels.scan_carry(self.ends + self.nbytes(c * B), self.products + self.nbytes(c * B), after,
-                                    B * self.H)
-            after = self.ends + self.nbytes(c * B)
+            if on:
+                self.carry_to(c, 0, on, self.ends_of(c + 1))
+            self.carry_to(c, on, self.sequences_of(c), self.end)
+            on = self.sequences_of(c)
+
+    cdef void carry_to(self, Py_ssize_t chunk, Py_ssize_t b0, Py_ssize_t b1, const char* after) noexcept nogil:
+        cdef Py_ssize_t first = self.begin[chunk] + b0
+        self.kernels.scan_carry(self.ends + self.nbytes(first), self.products + self.nbytes(first),
+                                after + self.nbytes(b0), (b1 - b0) * self.H)
 
 
 def forward(str isa, Plan plan, str kind, Py_ssize_t s0, Py_ssize_t s1, h, gates, bias, u, h0, start, bint positive,
@@ -209,7 +234,8 @@ def forward(str isa, Plan plan, str kind, Py_ssize_t s0, Py_ssize_t s1, h, gates
     h0 : array (B,H)
         From before all steps.
     start : array (B,H)
-        With `parallel` the state before s0 comes in and that after s1 - 1 goes out, as the scan over chunks has them.
+        With `parallel` the state before s0 comes in and that after s1 - 1 goes out, as the scan over chunks has them;
+        of the sequences that run on.
     positive : bool
         The candidate's activation.
     sharing : fastrnn._sharing.Sharing
@@ -223,9 +249,11 @@ def forward(str isa, Plan plan, str kind, Py_ssize_t s0, Py_ssize_t s1, h, gates
     scan.call.u = address(u) if u is not None else NULL
     scan.call.positive, scan.call.save = positive, save
     scan.end = <char*>address(start)
-    scan.go(isa, plan, s0, s1, h0, parallel, sharing)
+    scan.cut_into_chunks(plan, s0, s1)
+    scan.go(isa, h0, parallel, sharing)
     if parallel and scan.chunks and plan.B:
-        memcpy(scan.end, scan.ends + scan.nbytes((scan.chunks - 1) * plan.B), scan.nbytes(plan.B))
+        # of those that may run on
+        memcpy(scan.end, scan.ends_of(scan.chunks - 1), scan.nbytes(scan.sequences_of(scan.chunks - 1)))
 
 
 def backward(str isa, Plan plan, str kind, dgates, dh, dy, h, u, h0, bint positive, bint parallel, sharing):
@@ -244,12 +272,13 @@ def backward(str isa, Plan plan, str kind, dgates, dh, dy, h, u, h0, bint positi
     scan.call.h, scan.call.gates = <char*>address(h), <char*>address(dgates)
     scan.call.dy, scan.call.positive = address(dy), positive
     scan.end = <char*>address(dh)
+    cdef Py_ssize_t states = scan.cut_into_chunks(plan, 0, plan.steps)
     du = None
     if u is not None:
-        du = np.zeros(((plan.steps + CHUNK - 1) // CHUNK * plan.B, h0.shape[1]), h0.dtype)
+        du = np.zeros((states, h0.shape[1]), h0.dtype)
         scan.call.u, scan.call.du = address(u), address(du)
-    scan.go(isa, plan, 0, plan.steps, h0, parallel, sharing)
+    scan.go(isa, h0, parallel, sharing)
     if parallel and scan.chunks > 1 and plan.B:
         # where the first chunk has gone on from what came to its end
-        memcpy(scan.end, scan.ends + scan.nbytes(plan.B), scan.nbytes(plan.B))
+        memcpy(scan.end, scan.ends_of(1), scan.nbytes(scan.sequences_of(1)))
     return du
