@@ -1,5 +1,16 @@
-"""Getting text into arrays."""
+"""Getting text and sequences into arrays."""
 
-from fastrnn.data.text import CharVocabulary, read_text, text_batches
+from fastrnn.data.sequences import create_mask, pad_sequences, time_split, windows
+from fastrnn.data.text import CharVocabulary, WordVocabulary, read_text, split_words, text_batches
 
-__all__ = ["CharVocabulary", "read_text", "text_batches"]
+__all__ = [
+    "CharVocabulary",
+    "WordVocabulary",
+    "create_mask",
+    "pad_sequences",
+    "read_text",
+    "split_words",
+    "text_batches",
+    "time_split",
+    "windows",
+]

@@ -1,11 +1,16 @@
-"""Text: reading it, characters as numbers, and one long text as batches."""
+"""Text: reading it, characters and words as numbers, and one long text as batches."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn._check import positive_int
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -74,6 +79,81 @@ class CharVocabulary:
     def decode(self, numbers: np.ndarray) -> str:
         """The text of numbers, the way back from `encode`."""
         return "".join(map(chr, self.code_points[np.asarray(numbers, dtype=np.intp)]))
+
+
+def split_words(text: str) -> list[str]:
+    """Words in lower case, and each other mark that is not white space as one of its own."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+class WordVocabulary:
+    """
+    A number for each of the commonest words of texts, from 2 on, the commonest first.
+
+    Parameters
+    ----------
+    texts : iterable of str, or str
+        Their words are the vocabulary. Equally common ones are in the order of the alphabet.
+    min_count : int
+        How often a word must be there.
+    max_size : int, optional
+        How many words to take at most.
+    split : callable
+        Makes a list of words of a text.
+
+    Attributes
+    ----------
+    words : list of str
+        Each at the place that is its number; the first two are the names of padding and of unknown words.
+    padding, unknown : int
+        0, which is also what `fastrnn.data.pad_sequences` puts behind the ends, and 1.
+
+    Raises
+    ------
+    ValueError
+        If no word is left.
+    """
+
+    padding, unknown = 0, 1
+
+    def __init__(
+        self,
+        texts: Iterable[str] | str,
+        min_count: int = 1,
+        max_size: int | None = None,
+        *,
+        split: Callable[[str], list[str]] = split_words,
+    ):
+        positive_int("min_count", min_count)
+        self._split = split
+        counts = Counter(word for text in ([texts] if isinstance(texts, str) else texts) for word in split(text))
+        common = sorted((-count, word) for word, count in counts.items() if count >= min_count)
+        if not common:
+            raise ValueError(f"texts: {len(counts)} words, expected one that is there at least {min_count} times")
+        taken = common if max_size is None else common[: positive_int("max_size", max_size)]
+        self.words = ["<pad>", "<unk>", *(word for _, word in taken)]
+        self._numbers = {word: number for number, word in enumerate(self.words) if number > self.unknown}
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, text: str) -> np.ndarray:
+        """The number of each word: (words,) intp."""
+        return np.array([self._numbers.get(word, self.unknown) for word in self._split(text)], dtype=np.intp)
+
+    def decode(self, numbers: ArrayLike) -> str:
+        """
+        The words of numbers (T,) with spaces in between, without padding.
+
+        Raises
+        ------
+        ValueError
+            For numbers that no word has.
+        """
+        numbers = np.asarray(numbers, dtype=np.intp).ravel()
+        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
+            raise ValueError(f"numbers: from {numbers.min()} to {numbers.max()}, expected 0 to {len(self) - 1}")
+        return " ".join(self.words[number] for number in numbers if number != self.padding)
 
 
 def _code_points(text: str) -> np.ndarray:
