@@ -2,6 +2,7 @@
 
 from fastrnn.nn.clip import clip_grad_norm_, clip_grad_value_
 from fastrnn.nn.embedding import Embedding
+from fastrnn.nn.fit import History, fit
 from fastrnn.nn.init import glorot_normal_, glorot_uniform_, orthogonal_, uniform_scaled_
 from fastrnn.nn.linear import Linear
 from fastrnn.nn.losses import CrossEntropyLoss
@@ -17,6 +18,7 @@ __all__ = [
     "CrossEntropyLoss",
     "Embedding",
     "ExponentialLR",
+    "History",
     "Linear",
     "Optimiser",
     "RMSprop",
@@ -26,6 +28,7 @@ __all__ = [
     "WarmupLR",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "fit",
     "glorot_normal_",
     "glorot_uniform_",
     "orthogonal_",
