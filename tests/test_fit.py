@@ -278,6 +278,20 @@ def test_a_checkpoint_of_something_else_is_an_error_and_changes_nothing(tmp_path
         trained(Reader(outputs=2), x, y, checkpoint=path, resume=True)
 
 
+def test_a_schedule_that_does_not_fit_changes_neither_model_nor_optimiser(tmp_path):
+    x, y = sums(12)
+    first, model, untouched = Reader(), Reader(rng=4), Reader(rng=4)
+    optimiser = nn.Adam(first)
+    trained(first, x, y, epochs=1, checkpoint=tmp_path / "run", optimiser=optimiser, schedule=nn.WarmupLR(optimiser, 3))
+    optimiser = nn.Adam(model)
+    schedule = nn.WarmupLR(optimiser, 3, nn.StepLR(optimiser, 2))
+    with pytest.raises(ValueError, match=r"of another model, optimiser or schedule \(mapping: names"):
+        trained(model, x, y, checkpoint=tmp_path / "run", resume=True, optimiser=optimiser, schedule=schedule)
+    assert_same(model, untouched)
+    assert optimiser.steps == schedule.steps == 0
+    assert not any(np.any(value) for name, value in optimiser.state_dict().items() if name != "lr")
+
+
 @pytest.mark.parametrize("every_step", [False, True])
 def test_buckets_and_padding_do_not_change_the_losses(every_step):
     x, y = ragged(150)
@@ -291,6 +305,8 @@ def test_buckets_and_padding_do_not_change_the_losses(every_step):
         assert {shape[0] for shape in model.shapes} == {4, 2}
         losses += [value for record in history.epochs for value in (record["loss"], record["val_loss"])]
         padded.append(sum(shape[0] * shape[1] for shape in model.shapes))
+        steps = [shape[1] for shape in model.shapes[:16]]
+        assert steps != sorted(steps)  # short and long ones come as chance has it
     alone = [model(one[None]) for one in x]
     if every_step:
         errors = np.concatenate([(a[0] - b) ** 2 for a, b in zip(alone, y, strict=True)])
