@@ -164,7 +164,8 @@ def test_early_stopping_gives_back_the_best_weights():
     for p in model.parameters():
         np.testing.assert_array_equal(p.value, weights[history.best_epoch][p.name])
         assert not np.array_equal(p.value, weights[len(history.epochs)][p.name])
-    assert Squares().forward(model(validation[0]), noise)[0] == min(history.to_dict()["val_loss"])
+    best = min(history.to_dict()["val_loss"])
+    assert Squares().forward(model(validation[0]), noise)[0] == pytest.approx(best, rel=1e-12)
 
 
 def test_no_number_is_never_the_best():
