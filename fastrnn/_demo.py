@@ -145,7 +145,8 @@ def save_curve(path: str, training: list, validation: list) -> bool:
     matplotlib.use("Agg")
     from fastrnn import viz
 
-    ax = viz.plot_history(training, validation, unit="bits per character", title="Character LSTM")
+    losses = {"loss": training, "val_loss": validation}
+    ax = viz.loss_history(losses, unit="bits per character", title="Character LSTM")
     ax.figure.savefig(path)
     return True
 

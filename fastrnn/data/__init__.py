@@ -1,5 +1,6 @@
-"""Getting text and sequences into arrays."""
+"""Getting text and sequences into arrays, and a small corpus."""
 
+from fastrnn.data.corpora import sentiment
 from fastrnn.data.sequences import create_mask, pad_sequences, time_split, windows
 from fastrnn.data.text import CharVocabulary, WordVocabulary, read_text, split_words, text_batches
 
@@ -9,6 +10,7 @@ __all__ = [
     "create_mask",
     "pad_sequences",
     "read_text",
+    "sentiment",
     "split_words",
     "text_batches",
     "time_split",
