@@ -1,8 +1,8 @@
 """fastrnn: recurrent networks on the CPU, as fast as the machine allows, behind a NumPy API.
 
 `fastrnn.functional` runs the cells, `fastrnn.reference` is their specification in NumPy, and `RNN`, `LSTM` and `GRU`
-are the layers. `fastrnn.nn`, `fastrnn.data`, `fastrnn.models`, `fastrnn.interop` and `fastrnn.viz` are imported when they
-are first used.
+are the layers. `fastrnn.nn`, `fastrnn.data`, `fastrnn.models`, `fastrnn.interop` and `fastrnn.viz` are imported when
+they are first used.
 """
 
 from __future__ import annotations

@@ -35,10 +35,12 @@ def numbers(name: str, value: ArrayLike, axes: str, *shapes: tuple[int | None, .
     array = _check.as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: dtype {array.dtype}, expected real numbers")
-    for shape in shapes:
-        if array.ndim == len(shape) and all(size == (want or size) for size, want in zip(array.shape, shape, strict=True)):
-            break
-    else:
+    # None is what the array has there.
+    if array.shape not in (
+        tuple(n if want is None else want for n, want in zip(array.shape, shape, strict=False))
+        for shape in shapes
+        if len(shape) == array.ndim
+    ):
         raise ValueError(f"{name}: shape {array.shape}, expected {axes}")
     if not array.size:
         raise ValueError(f"{name}: shape {array.shape}, expected {axes} with no size 0")
@@ -48,7 +50,7 @@ def numbers(name: str, value: ArrayLike, axes: str, *shapes: tuple[int | None, .
 def over_steps(ax: Any, xlabel: str, ylabel: str, title: str = "") -> None:
     """Label a picture whose x axis counts."""
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.grid(alpha=0.3)
 
 
@@ -65,5 +67,5 @@ def heat_map(ax: Any, values: np.ndarray, label: str, *, signed: bool, top: floa
     image = ax.imshow(values, **colours, vmax=top, aspect="auto", interpolation="nearest")
     ax.figure.colorbar(image, ax=ax, label=label, pad=0.02)
     for axis in (ax.xaxis, ax.yaxis):
-        axis.get_major_locator().set_params(integer=True)
+        axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     return image

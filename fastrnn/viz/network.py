@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from fastrnn import _check
@@ -9,9 +10,8 @@ from fastrnn.layers import Stack
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.viz._axes import axes
 
-_MERGED = {"concat": "[ , ]", "sum": "+", "mul": "×", "ave": "mean"}
-_COLOURS = {"forward": "#cfe3f5", "backward": "#fbdcc0"}
-_WIDE, _HIGH = 0.8, 0.5  # of a box; steps are 1.6 apart, or 2.4 where there are two directions
+_FORWARD, _BACKWARD = "#cfe3f5", "#fbdcc0"
+_ASIDE = 0.2  # how far the two directions of a step stand from its middle, where steps are 1 apart
 
 
 def unrolled(layer: RecurrentLayer | Stack, *, steps: int = 4, ax: Any = None) -> Any:
@@ -23,36 +23,43 @@ def unrolled(layer: RecurrentLayer | Stack, *, steps: int = 4, ax: Any = None) -
     layer : a recurrent layer, or a Stack of them
         With all its layers and directions. Connections of a stack that pass layers by are not drawn.
     steps : int
-        How many steps, at least 1.
+        How many steps; up to 6 are easy to read.
     ax : matplotlib Axes, optional
         Where to draw; None makes a new figure 800 pixels wide.
 
     Returns
     -------
     matplotlib.axes.Axes
-        Without axis lines. Widths stand in brackets.
+        Forward cells are blue, backward ones orange; widths stand in brackets.
 
     Raises
     ------
     ImportError
         Without matplotlib.
     TypeError, ValueError
-        For something else.
+        For something else, or no steps.
     """
     steps = _check.positive_int("steps", steps)
     rows = _rows(layer)
-    both = any(row.bidirectional for row, _ in rows)
-    apart = 2.6 if both else 1.6
-    ax = axes(ax, height=min(9, 1.6 + sum(2.0 if row.bidirectional else 1.1 for row, _ in rows)))
-    columns = [t * apart for t in range(steps)]
-    below = 0.0
-    for t, x in enumerate(columns):
-        ax.text(x, below, f"$x_{{{t}}}$ ({layer.input_size})", ha="center", va="top")
-    for row, name in rows:
-        below = _layer(ax, row, name, columns, below + 0.05, apart)
-    for t, x in enumerate(columns):
-        ax.text(x, below + 0.05, f"$y_{{{t}}}$ ({layer.output_size})", ha="center", va="bottom")
-    ax.set(xlim=(-apart * 0.95, columns[-1] + apart * 0.95), ylim=(-0.4, below + 0.45))
+    heights = [3 if row.bidirectional else 1 for row, _ in rows]
+    ax = axes(ax, height=min(12, 1.4 + 0.9 * sum(heights)))
+    nodes = [_node(ax, t, 0, f"$x_{{{t}}}$ ({layer.input_size})") for t in range(steps)]
+    arrows: list[tuple[Any, Any]] = []
+    top = 0
+    for (row, name), height in zip(rows, heights, strict=True):
+        nodes = (_both_directions if row.bidirectional else _one_direction)(ax, row, name, nodes, top + 1, arrows)
+        top += height
+    ends = [_node(ax, t, top + 1, f"$y_{{{t}}}$ ({layer.output_size})") for t in range(steps)]
+    arrows += zip(nodes, ends, strict=True)
+    for start, end in arrows:  # last, for an arrow ends where its node is when it is drawn
+        ax.annotate(
+            "", end.get_position(), start.get_position(),
+            arrowprops={
+                "arrowstyle": "-|>", "color": "0.3", "shrinkA": 1, "shrinkB": 1,
+                "patchA": start.get_bbox_patch(), "patchB": end.get_bbox_patch(),
+            },
+        )  # fmt: skip
+    ax.set(xlim=(-1.15, steps - 0.15), ylim=(-0.4, top + 1.4))
     ax.set_axis_off()
     return ax
 
@@ -67,45 +74,29 @@ def _rows(layer: Any) -> list[tuple[RecurrentLayer, str]]:
     return [(layer, name if layer.num_layers == 1 else f"{name} {k}") for k in range(layer.num_layers)]
 
 
-def _layer(ax: Any, layer: RecurrentLayer, name: str, columns: list[float], below: float, apart: float) -> float:
-    """Draw one layer whose inputs end at the height `below`; the height of its outputs."""
-    if not layer.bidirectional:
-        y = below + 0.75
-        _direction(ax, layer, name, columns, y, "forward", apart)
-        for x in columns:
-            _arrow(ax, (x, below), (x, y - _HIGH / 2))
-            _arrow(ax, (x, y + _HIGH / 2), (x, y + 0.6))
-        return y + 0.6
-    aside, y, up = 0.5, below + 0.75, below + 1.65
-    merge = y + 1.65
-    _direction(ax, layer, name, [x - aside for x in columns], y, "forward", apart)
-    _direction(ax, layer, name, [x + aside for x in columns], up, "backward", apart)
-    sign = _MERGED.get(layer.merge, ",")
-    for x in columns:
-        for side, height in ((-aside, y), (aside, up)):
-            _arrow(ax, (x + side / 4, below), (x + side, height - _HIGH / 2))
-            _arrow(ax, (x + side, height + _HIGH / 2), (x + side / 4, merge - 0.15))
-        ax.text(x, merge, sign, ha="center", va="center")
-        _arrow(ax, (x, merge + 0.15), (x, merge + 0.45))
-    return merge + 0.45
+def _node(ax: Any, x: float, y: float, text: str, colour: str | None = None) -> Any:
+    box = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "0.3"}
+    plain = {"boxstyle": "round,pad=0.2", "facecolor": "none", "edgecolor": "none"}
+    return ax.text(x, y, text, ha="center", va="center", fontsize=9, bbox=box if colour else plain)
 
 
-def _direction(
-    ax: Any, layer: RecurrentLayer, name: str, columns: list[float], y: float, direction: str, apart: float
-) -> None:
-    """Draw the boxes of one direction at the height `y`, and the states that go from each to the next."""
-    states = ", ".join(layer.state_names)
-    step = apart if direction == "forward" else -apart
-    for x in columns:
-        ax.text(
-            x, y, name, ha="center", va="center", zorder=3,
-            bbox={"boxstyle": "round,pad=0.45", "facecolor": _COLOURS[direction], "edgecolor": "0.3"},
-        )  # fmt: skip
-    order = columns if direction == "forward" else columns[::-1]
-    for x in [order[0] - step, *order]:
-        _arrow(ax, (x + step / abs(step) * _WIDE / 2, y), (x + step - step / abs(step) * _WIDE / 2, y))
-        ax.text(x + step / 2, y + 0.06, f"{states} ({layer.hidden_size})", ha="center", va="bottom", fontsize=8)
+def _one_direction(
+    ax: Any, layer: RecurrentLayer, name: str, below: list, y: float, arrows: list, aside: float = 0
+) -> list:
+    """Draw the cells of one direction; the nodes of their outputs."""
+    backward = aside > 0
+    cells = [_node(ax, t + aside, y, name, _BACKWARD if backward else _FORWARD) for t in range(len(below))]
+    which = "n" if backward else "0"
+    states = "\n".join(f"${s}_{which}$ ({layer._state_width(s)})" for s in layer.state_names)
+    chain = [_node(ax, -0.85, y, states), *cells, _node(ax, len(below) - 0.3, y, "...")]
+    arrows += zip(below, cells, strict=True)
+    arrows += pairwise(chain[::-1] if backward else chain)
+    return cells
 
 
-def _arrow(ax: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    ax.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3", "shrinkA": 0, "shrinkB": 0})
+def _both_directions(ax: Any, layer: RecurrentLayer, name: str, below: list, y: float, arrows: list) -> list:
+    """Draw the cells of two directions, and below and above each other what comes of them."""
+    merged = [_node(ax, t, y + 2, layer.merge or "pair") for t in range(len(below))]
+    for aside, height in ((-_ASIDE, y), (_ASIDE, y + 1)):
+        arrows += zip(_one_direction(ax, layer, name, below, height, arrows, aside), merged, strict=True)
+    return merged

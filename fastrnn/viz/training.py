@@ -55,7 +55,7 @@ def loss_history(history: Any, *, unit: str = "loss", title: str = "", ax: Any =
         best = int(np.nanargmin(validation))
         ax.axvline(best + 1, color="0.5", ls="--", label=f"best: {validation[best]:.3g} in epoch {best + 1}", zorder=0)
     over_steps(ax, "epoch", unit, title)
-    ax.margins(x=0.08)
+    ax.margins(x=0.1)
     ax.legend()
     return ax
 
