@@ -204,10 +204,10 @@ def forecast(
     if split is not None and not 0 <= split <= N:
         raise ValueError(f"split: {split}, expected 0 to {N}")
     steps = np.arange(start, start + M)
-    bounds = ()
-    if interval is not None:
-        lower, upper = interval
-        bounds = [numbers(f"interval[{k}]", a, f"(M,) = ({M},)", (M,)) for k, a in enumerate((lower, upper))]
+    bounds = () if interval is None else tuple(interval)
+    if len(bounds) not in (0, 2):
+        raise ValueError(f"interval: {len(bounds)} arrays, expected the two of (lower, upper)")
+    bounds = [numbers(f"interval[{k}]", bound, f"(M,) = ({M},)", (M,)) for k, bound in enumerate(bounds)]
     ax = axes(ax, height=4)
     ax.plot(np.arange(N), actual, color="0.35", lw=1.5, label="actual")
     ax.plot(steps, predicted, color="C1", lw=1.5, label="predicted")

@@ -66,7 +66,8 @@ def _losses(history: Any) -> dict[str, np.ndarray]:
     if isinstance(records, Mapping):
         columns = {name: records.get(name) for name in _CURVES}
     elif isinstance(records, Sequence) and all(isinstance(record, Mapping) for record in records):
-        columns = {name: [record.get(name) for record in records] for name in _CURVES}
+        known = [name for name in _CURVES if any(name in record for record in records)]
+        columns = {name: [record.get(name) for record in records] for name in known}
     else:
         raise TypeError(f"history: {type(history).__name__}, expected a History, records of epochs or a dict of losses")
     curves = {name: np.array(values, dtype=np.float64) for name, values in columns.items() if values is not None}
