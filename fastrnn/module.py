@@ -36,6 +36,7 @@ class Module:
         This module's own parameters, without those of the modules in it, and the gradients that backward adds up.
     """
 
+    uses_lengths = False  # whether forward takes ``lengths=``, the numbers of valid steps
     params: dict[str, np.ndarray]
     grads: dict[str, np.ndarray]
 

@@ -81,6 +81,7 @@ class RecurrentLayer(InitialState):
         All of them by name, and the gradients that `backward` adds up.
     """
 
+    uses_lengths = True
     cell: str  # "rnn", "lstm", "gru"
     varies = False  # whether its cells are others than the plain ones
     state_names: tuple[str, ...] = ("h",)

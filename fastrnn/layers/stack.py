@@ -91,6 +91,8 @@ class Stack(Module):
     >>> fastrnn.Stack([GRU(10, 20), GRU(10 + 20, 40), GRU(10 + 20 + 40, 5)], skip="all")
     """
 
+    uses_lengths = True
+
     def __init__(self, layers: Sequence[Module], *, residual: bool | Sequence[bool] = False, skip: str = "none"):
         super().__init__()
         layers = tuple(layers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 from scipy.sparse import csr_array
@@ -18,6 +20,8 @@ class Embedding(Module):
     ----------
     num_embeddings, embedding_dim : int
         How many symbols, and how long their vectors are.
+    padding_idx : int, optional
+        A symbol whose vector starts as zeros and gets no gradient; below 0 it counts from the last one.
     dtype : {float32, float64}
         Of the vectors.
     rng : int, numpy.random.Generator or None
@@ -32,6 +36,7 @@ class Embedding(Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
+        padding_idx: int | None = None,
         *,
         dtype: DTypeLike = np.float32,
         rng: int | np.random.Generator | None = None,
@@ -42,6 +47,9 @@ class Embedding(Module):
         self.dtype = float_dtype(dtype)
         rng = np.random.default_rng(rng)
         self.add_parameter("weight", rng.standard_normal((num_embeddings, embedding_dim)).astype(self.dtype))
+        self.padding_idx = None if padding_idx is None else _row(padding_idx, self.num_embeddings)
+        if self.padding_idx is not None:
+            self.weight[self.padding_idx] = 0
 
     def __call__(self, indices: ArrayLike) -> np.ndarray:
         """The vectors (..., embedding_dim) of `indices` (...)."""
@@ -61,4 +69,16 @@ class Embedding(Module):
         places = np.arange(cache.size)
         ones = np.ones(cache.size, self.dtype)
         one_hot = csr_array((ones, (cache.ravel(), places)), shape=(self.num_embeddings, cache.size))
-        self.grads["weight"] += one_hot @ dy
+        gradient = one_hot @ dy
+        if self.padding_idx is not None:
+            gradient[self.padding_idx] = 0
+        self.grads["weight"] += gradient
+
+
+def _row(padding_idx: Any, count: int) -> int:
+    """The row that `padding_idx` means."""
+    if isinstance(padding_idx, bool) or not hasattr(padding_idx, "__index__"):
+        raise TypeError(f"padding_idx: {padding_idx!r}, expected a whole number or None")
+    if not -count <= padding_idx.__index__() < count:
+        raise ValueError(f"padding_idx: {padding_idx}, expected {-count} to {count - 1}")
+    return padding_idx.__index__() % count

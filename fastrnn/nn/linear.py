@@ -61,24 +61,36 @@ class Linear(Module):
         x = _check.float_array("x", x, self.dtype, "the layer")
         if x.ndim == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"x: shape {x.shape}, expected (..., {self.in_features})")
-        y = empty((*x.shape[:-1], self.out_features), self.dtype)
-        products().forward(_rows(y), _rows(x), self.weight)
-        if "bias" in self.params:
-            y += self.bias
-        return y, x
+        return affine(x, self.weight, self.params.get("bias")), x
 
     def backward(self, cache: np.ndarray, dy: ArrayLike) -> np.ndarray:
         """Add into `grads`; return the gradient with respect to `x`."""
         shape = (*cache.shape[:-1], self.out_features)
         dy = _check.shaped("dy", dy, self.dtype, "that of y", shape, "the layer")
-        rows, run = _rows(dy), products()
-        block = np.array([[0, len(rows)]], dtype=np.intp)
-        run.weight_gradient(self.grads["weight"], rows, _rows(cache), block, True)
-        if "bias" in self.params:
-            run.bias_gradient(self.grads["bias"], rows, block, True)
-        dx = empty(cache.shape, self.dtype)
-        run.backward(_rows(dx), rows, self.weight)
-        return dx
+        return affine_backward(cache, self.weight, dy, self.grads["weight"], self.grads.get("bias"))
+
+
+def affine(x: np.ndarray, weight: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+    """``x W' + b`` over the last axis."""
+    y = empty((*x.shape[:-1], len(weight)), x.dtype)
+    products().forward(_rows(y), _rows(x), weight)
+    if bias is not None:
+        y += bias
+    return y
+
+
+def affine_backward(
+    x: np.ndarray, weight: np.ndarray, dy: np.ndarray, dweight: np.ndarray, dbias: np.ndarray | None = None
+) -> np.ndarray:
+    """Add into `dweight` and `dbias`; return the gradient with respect to `x`."""
+    rows, run = _rows(dy), products()
+    block = np.array([[0, len(rows)]], dtype=np.intp)
+    run.weight_gradient(dweight, rows, _rows(x), block, True)
+    if dbias is not None:
+        run.bias_gradient(dbias, rows, block, True)
+    dx = empty(x.shape, x.dtype)
+    run.backward(_rows(dx), rows, weight)
+    return dx
 
 
 def _rows(a: np.ndarray) -> np.ndarray:
