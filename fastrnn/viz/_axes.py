@@ -54,6 +54,11 @@ def over_steps(ax: Any, xlabel: str, ylabel: str, title: str = "") -> None:
     ax.grid(alpha=0.3)
 
 
+def legend(ax: Any, **options: Any) -> None:
+    """Say what the lines are, without taking room from the axes beside these."""
+    ax.legend(fontsize="small", **options).set_in_layout(False)
+
+
 def heat_map(ax: Any, values: np.ndarray, label: str, *, signed: bool, top: float | None = None) -> Any:
     """
     Draw rows from the top down, with a bar that says what the colours are; the image.

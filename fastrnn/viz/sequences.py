@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn.viz._axes import axes, heat_map, numbers, over_steps
+from fastrnn.viz._axes import axes, heat_map, legend, numbers, over_steps
 
 _NAMES = {
     "i": "input gate i",
@@ -216,6 +216,8 @@ def forecast(
     if split is not None:
         ax.axvline(split, color="0.5", ls="--", lw=1, label="end of training")
     over_steps(ax, "time step", unit)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high + 0.25 * (high - low))  # room for the legend
     ax.margins(x=0.02)
-    ax.legend(loc="upper left", ncols=4, bbox_to_anchor=(0, 1.12), borderaxespad=0, frameon=False)
+    legend(ax, loc="upper left", ncols=2)
     return ax

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn.module import Module
-from fastrnn.viz._axes import axes, numbers, over_steps
+from fastrnn.viz._axes import axes, legend, numbers, over_steps
 
 _CURVES = {"loss": ("training", "o", "C0"), "val_loss": ("validation", "s", "C1")}
 
@@ -56,7 +56,7 @@ def loss_history(history: Any, *, unit: str = "loss", title: str = "", ax: Any =
         ax.axvline(best + 1, color="0.5", ls="--", label=f"best: {validation[best]:.3g} in epoch {best + 1}", zorder=0)
     over_steps(ax, "epoch", unit, title)
     ax.margins(x=0.1)
-    ax.legend()
+    legend(ax)
     return ax
 
 
@@ -167,5 +167,5 @@ def gradient_over_time(
     over_steps(ax, xlabel, "norm of the gradient")
     ax.set_yscale("log")
     if labels is not None:
-        ax.legend()
+        legend(ax)
     return ax
