@@ -49,7 +49,9 @@ def loss_history(history: Any, *, unit: str = "loss", title: str = "", ax: Any =
         epochs = np.arange(1, len(values) + 1)
         ax.plot(epochs, values, marker=marker if len(values) <= 40 else None, color=colour, label=label)
         if np.isfinite(values[-1]):
-            ax.annotate(f"{values[-1]:.3g}", (epochs[-1], values[-1]), xytext=(7, -3), textcoords="offset points")
+            ax.annotate(
+                f"{values[-1]:.3g}", (epochs[-1], values[-1]), xytext=(0, 7), textcoords="offset points", ha="center"
+            )
     validation = curves.get("val_loss")
     if validation is not None and np.isfinite(validation).any():
         best = int(np.nanargmin(validation))
