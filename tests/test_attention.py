@@ -54,6 +54,8 @@ def test_attention(kind, rng):
         np.testing.assert_allclose(sums, sums > 0, atol=1e-14)
     y = module(query, key, value, mask=each)
     assert not y[1, 2].any()
+    both = module.weights(query, key, mask=each, lengths=[3, 2])
+    np.testing.assert_array_equal(both > 0, each & (np.arange(S) < [[[3]], [[2]]]))
     y, gradients = check_gradients(module, query, key, lengths=[2, 4])
     np.testing.assert_array_equal(y, module(query, key, key, lengths=[2, 4]))
     assert gradients[2] is None
@@ -211,7 +213,13 @@ def test_multi_head_like_torch(torch, sizes, masked, rng):
         np.testing.assert_allclose(gradients_of(module)[name], parameter.grad.numpy(), atol=1e-11, err_msg=name)
 
 
-def test_multi_head_gradients(rng):
+@pytest.mark.parametrize("engine", ["native", "blas", "reference"])
+def test_multi_head_gradients(engine, rng):
+    with fastrnn.config_context(engine=engine):
+        _check_multi_head(rng)
+
+
+def _check_multi_head(rng):
     module = randomised(nn.MultiHeadAttention(4, 2, kdim=3, vdim=2, rng=1, **F64), rng)
     query, key, value = (rng.standard_normal(s) for s in ((2, 3, 4), (2, 5, 3), (2, 5, 2)))
     blocked = rng.random((3, 5)) < 0.5

@@ -171,6 +171,7 @@ def test_time_distributed_recurrence_over_each_step(rng):
     x = rng.standard_normal((2, 3, 5, 3))
     y, _ = check_gradients(module, x, lengths=[3, 1])
     np.testing.assert_allclose(y[1, 0], gru(x[1, :1])[0][0, -1], atol=1e-15)
+    assert module(x, [0, 0]).shape == (2, 3, 4)  # nothing to run on
     indices = np.array([[[1, 2], [3, 0]]])
     check_gradients(nn.TimeDistributed(nn.Embedding(4, 2, rng=0, **F64)), indices)
     for bad, message in (
@@ -193,6 +194,7 @@ def test_sequential(rng):
     check_gradients(module, x)
     check_gradients(module, x, lengths=[5, 2, 1])
     check_padding(module, x, [5, 2, 1], rng)
+    check_gradients(nn.Sequential(nn.Linear(3, 2, rng=0, **F64)), x, lengths=[5, 2, 1])
     assert len(module) == 6
     assert module[2] is list(module)[2]
     assert list(module.state_dict())[:3] == ["0.weight", "0.bias", "2.weight_ih_l0"]

@@ -177,4 +177,4 @@ class TransformerEncoderLayer(Module):
             for module in reversed(modules):
                 d = run_backward(module, next(remaining), d)
             d = total + (run_backward(norm, next(remaining), d) if self.norm_first else d)
-        return cleared(d, valid)
+        return d
