@@ -390,3 +390,16 @@ def test_losses_far_out():
 def test_bad_losses(call, message):
     with pytest.raises((ValueError, TypeError), match=message):
         call()
+
+
+def test_summary_of_recurrent_layers():
+    for stateful in (False, True):
+        layer = fastrnn.GRU(3, 4, batch_first=True, stateful=stateful, rng=0)
+        model = nn.Sequential(layer, nn.LastStep(), nn.Linear(4, 2, rng=1))
+        lines = model.summary((5, 3)).splitlines()
+        assert [line.split()[-1] for line in lines if "Linear" in line or "GRU" in line or "total" in line] == [
+            "108",
+            "10",
+            "118",
+        ]
+        assert not stateful or layer.state is None

@@ -134,7 +134,7 @@ class Sequential(Module):
         rows = [("", "module", "output", "parameters"), ("", "input", _shape(x), "")]
         for k, module in enumerate(self.modules):
             twin = copy.deepcopy(module)  # so that a stateful layer does not remember this
-            if hasattr(twin, "reset_state"):
+            if getattr(twin, "stateful", False):
                 twin.reset_state()
             x, _ = run(twin, x, False)
             rows.append((str(k), type(module).__name__, _shape(x), f"{_size(module):,}"))
