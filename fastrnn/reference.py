@@ -3,8 +3,9 @@
 Same names, signatures and results as `fastrnn.functional`; the shapes are said there. Gate blocks are PyTorch's:
 LSTM i f g o, GRU r z n. Read a `*_step` beside its equations, then the loop that drives it, then its mirror.
 
-A sequence that has ended (or, in reverse, not yet begun) keeps its state, and its outputs are zeros. `Walk` says which
-sequences run at which step; everything else is the cell.
+A sequence that has ended (or, in reverse, not yet begun) keeps its state, and its outputs are zeros. `Walk` (in
+`fastrnn._walk`) says which sequences run at which step; everything else is the cell. Variants of the cells are in
+`fastrnn.reference_variants`, those that recur element by element in `fastrnn.reference_elementwise`.
 
 Sources: LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`. GRU: Cho
 et al. 2014 (reset before the product, `reset_after=False`) and the form of cuDNN and `torch.nn.GRU` (reset after).
@@ -12,13 +13,19 @@ et al. 2014 (reset before the product, `reset_after=False`) and the form of cuDN
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
 from fastrnn import _check, reference_variants, variants
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads, VariantCache
+from fastrnn._walk import Walk, sigmoid
+from fastrnn.reference_elementwise import (
+    indrnn_backward,
+    indrnn_forward,
+    mingru_backward,
+    mingru_forward,
+    minlstm_backward,
+    minlstm_forward,
+)
 
 __all__ = [
     "gru_backward",
@@ -36,61 +43,9 @@ __all__ = [
 ]
 
 
-def sigmoid(a: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-a)), written so that exp never overflows."""
-    e = np.exp(-np.abs(a))
-    return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
-
-
 def zeros_for_none(b_ih, b_hh, w_hh):
     """The two biases, zeros for one that is None."""
     return [np.zeros(len(w_hh), w_hh.dtype) if b is None else b for b in (b_ih, b_hh)]
-
-
-class Walk:
-    """The order of the time steps of a batch, who is running at each, and who starts anew there."""
-
-    def __init__(
-        self,
-        T: int,
-        lengths: np.ndarray | None,
-        reverse: bool,
-        mask: np.ndarray | None = None,
-        reset: np.ndarray | None = None,
-    ):
-        self.times = list(range(T - 1, -1, -1) if reverse else range(T))
-        self.running = None if mask is None else mask[:, :, None]
-        self.reset = None if reset is None else reset[:, :, None]
-        if lengths is not None:
-            inside = np.arange(T)[:, None, None] < lengths[:, None]
-            self.running = inside if mask is None else inside & self.running
-            self.reset = None if reset is None else inside & self.reset
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.times)
-
-    def __reversed__(self) -> Iterator[int]:
-        return reversed(self.times)
-
-    def where_running(self, t: int, value: np.ndarray, otherwise: Any) -> np.ndarray:
-        """`value` for the sequences that run at time t, `otherwise` for the rest."""
-        return value if self.running is None else np.where(self.running[t], value, otherwise)
-
-    def zeros_where_reset(self, t: int, state: np.ndarray) -> np.ndarray:
-        """The state that step t begins with. Also the gradient of the one before, which is of no use after a reset."""
-        return state if self.reset is None else np.where(self.reset[t], state.dtype.type(0), state)
-
-    def without_padding(self, a: np.ndarray) -> np.ndarray:
-        """A (T, B, n) array with zeros where no sequence runs, so that what stood there cannot matter, NaN included."""
-        return a if self.running is None else np.where(self.running, a, a.dtype.type(0))
-
-    def by_name(self, steps: dict[int, tuple], names: tuple[str, ...], like: np.ndarray) -> dict[str, np.ndarray]:
-        """The first values kept of each step, as arrays like `like` over all of them."""
-        result = {name: np.zeros_like(like) for name in names}
-        for t, values in steps.items():
-            for name, value in zip(names, values, strict=False):
-                result[name][t] = self.where_running(t, value, 0)
-        return result
 
 
 # --- RNN: h' = act(W_ih x + b_ih + W_hh h + b_hh) --------------------------------------------------------------------
@@ -383,15 +338,3 @@ def gru_backward(cache, dy, dh_n=None):
         db_hh += da_hidden.sum(axis=0)
         dh = walk.zeros_where_reset(t, walk.where_running(t, dh_step, dh))
     return GRUGrads(dx, dh, dw_ih, dw_hh, None if b_ih is None else db_ih, None if b_hh is None else db_hh)
-
-
-# --- the cells whose recurrence is element by element; they use what is above -----------------------------------------
-
-from fastrnn.reference_elementwise import (  # noqa: E402
-    indrnn_backward,
-    indrnn_forward,
-    mingru_backward,
-    mingru_forward,
-    minlstm_backward,
-    minlstm_forward,
-)

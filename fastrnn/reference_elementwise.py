@@ -14,7 +14,7 @@ import numpy as np
 
 from fastrnn import _check
 from fastrnn._cache import Cache, IndRNNGrads, MinGRUGrads, MinLSTMGrads
-from fastrnn.reference import Walk, sigmoid
+from fastrnn._walk import Walk, sigmoid
 
 __all__ = [
     "indrnn_backward",

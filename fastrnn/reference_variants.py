@@ -12,15 +12,10 @@ import numpy as np
 
 from fastrnn import _check, variants
 from fastrnn._cache import GRUGrads, LSTMGrads, RNNGrads, VariantCache
+from fastrnn._walk import sigmoid
 from fastrnn.variants import EPSILON, Activation
 
 GRADS = {"rnn": RNNGrads, "lstm": LSTMGrads, "gru": GRUGrads}
-
-
-def sigmoid(a):
-    """1 / (1 + exp(-a)), written so that exp never overflows."""
-    e = np.exp(-np.abs(a))
-    return np.where(a >= 0, 1 / (1 + e), e / (1 + e))
 
 
 def activate(x: np.ndarray, act: Activation) -> tuple[np.ndarray, np.ndarray]:
