@@ -31,6 +31,7 @@ setup(
             extension("back"),
             extension("blas"),
             extension("cell"),
+            extension("decode"),
             extension("kernels", ["csrc/dispatch.c", *sorted(glob("csrc/isa_*.c"))]),
             extension("matrix"),
             extension("memory"),

@@ -188,6 +188,12 @@ typedef struct {
         /* y (N) = the sum over K rows of a b, or y += with `add`; row strides lda, ldb. */                            \
         void (*sum_products)(REAL *y, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K,         \
                              ptrdiff_t N, int add);                                                                    \
+        /* y (N) = exp((x - top) scale), where top is at least every x; returns their sum. */                          \
+        REAL (*exp_row)(REAL *y, const REAL *x, ptrdiff_t N, REAL top, REAL scale);                                    \
+        /* One query (A) over a source of S places: weights (S) = softmax(score), score(s) = query . keys(s), or with v \
+         * (A) v . tanh(query + keys(s)); context (E) = the sum of weights(s) values(s). keys (S,A), values (S,E). */  \
+        void (*attend)(REAL *context, REAL *weights, const REAL *query, const REAL *v, const REAL *keys,               \
+                       const REAL *values, ptrdiff_t S, ptrdiff_t A, ptrdiff_t E);                                     \
         /* y (n) = sigmoid(x), tanh(x) or exp(x)-1, for `which` = 0, 1 or 2: open to tests. */                     \
         void (*activate)(REAL *y, const REAL *x, ptrdiff_t n, int which);                                              \
     } NAME

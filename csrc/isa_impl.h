@@ -43,6 +43,7 @@
 #include "back_impl.h"
 #include "stage_impl.h"
 #include "scan_impl.h"
+#include "decode_impl.h"
 #include "probe_impl.h"
 #include "isa_end.h"
 
@@ -64,6 +65,7 @@
 #include "back_impl.h"
 #include "stage_impl.h"
 #include "scan_impl.h"
+#include "decode_impl.h"
 #include "isa_end.h"
 
 #define FR_KERNELS(T)                                                                                                  \
@@ -73,6 +75,7 @@
         .gru_dgates = gru_dgates##T, .gru_dupdate = gru_dupdate##T, .gru_dreset = gru_dreset##T,                       \
         .scan = scan##T, .scan_back = scan_back##T, .scan_ends = scan_ends##T, .scan_back_ends = scan_back_ends##T,    \
         .scan_carry = scan_carry##T,                                                                                   \
+        .exp_row = exp_row##T, .attend = attend##T,                                                                    \
         .activate = activate##T, .packed_size = packed_size##T, .pack = pack##T, .multiply = multiply##T,              \
         .multiply_once = multiply_once##T, .outer_size = outer_size##T, .outer = outer##T, .sum_rows = sum_rows##T,    \
         .stage = stage##T, .stage_back = stage_back##T, .norm_rows = norm_rows##T, .norm_back = norm_back##T,          \

@@ -98,6 +98,17 @@ static FR_INLINE vec FR(vexpm1)(vec x) {
     return power * p + (power - (REAL)1);
 }
 
+/* exp(x) for x <= 0, down to the smallest normal number. */
+static FR_INLINE vec FR(vexp)(vec x) {
+    x = FR(vmax)(x, (REAL)EXP_MIN); /* A */
+    vec shifted = x * LOG2_E + ROUND;
+    vec n = shifted - ROUND;
+    vec r = x - n * LN2_HIGH;
+    r = r - n * LN2_LOW;
+    vec power = FR(from_bits)(FR(bits)(shifted) << MANTISSA);
+    return power * ((r * r) * FR(tail)(r) + r) + power;
+}
+
 static void FR(activate)(REAL *y, const REAL *x, ptrdiff_t n, int which) {
     for (ptrdiff_t j = 0; j < n; j += VL) {
         ptrdiff_t lanes = n - j < VL ? n - j : VL;

@@ -122,6 +122,9 @@ cdef extern from "fastrnn.h" nogil:
                       int add) noexcept nogil
         void (*sum_products)(void* y, const void* a, Py_ssize_t lda, const void* b, Py_ssize_t ldb, Py_ssize_t K,
                              Py_ssize_t N, int add) noexcept nogil
+        double (*exp_row)(void* y, const void* x, Py_ssize_t N, double top, double scale) noexcept nogil
+        void (*attend)(void* context, void* weights, const void* query, const void* v, const void* keys,
+                       const void* values, Py_ssize_t S, Py_ssize_t A, Py_ssize_t E) noexcept nogil
         void (*activate)(void* y, const void* x, Py_ssize_t n, int which) noexcept nogil
 
     ctypedef struct fr_table:

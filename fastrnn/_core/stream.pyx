@@ -11,18 +11,8 @@ from fastrnn._core.team cimport flush, restore
 from fastrnn._core.matrix import aligned
 
 
-cdef class _Fed:
-    """A layer of a stream: its state and scratch."""
-    cdef Layer layer
-    cdef Py_ssize_t B
-    cdef void* gates
-    cdef void* extra
-    cdef void* product      # (B,G): scratch of the blas engine
-    cdef void* c
-    cdef void* h[2]         # h[now] is the state, the other one is where the next goes
-    cdef int now
-    cdef tuple owners
-    cdef list states        # [[h, the other h], c]
+cdef class Fed:
+    """A layer of a stream."""
 
     def __init__(self, Layer layer, Py_ssize_t batch_size, dtype):
         self.layer, self.B = layer, batch_size
@@ -36,20 +26,24 @@ cdef class _Fed:
         gates, extra, product, c, h = zeros(G), zeros(H), zeros(G), zeros(H), [zeros(H), zeros(H)]
         self.states = [h, c] if layer.cell.kind == FR_LSTM else [h]
         self.owners = gates, extra, product, c
-        self.gates, self.extra, self.product, self.c = address(gates), address(extra), address(product), address(c)
-        self.h[0], self.h[1] = address(h[0]), address(h[1])
+        self.gates, self.extra = <char*>address(gates), <char*>address(extra)
+        self.product, self.c = <char*>address(product), <char*>address(c)
+        self.h[0], self.h[1] = <char*>address(h[0]), <char*>address(h[1])
 
-    cdef const void* step(self, const void* x) noexcept nogil:
-        """Take a step; where the new state is."""
-        cdef fr_step s
+    cdef const char* climb(self, const char* x, int now, Py_ssize_t b0, Py_ssize_t n) noexcept nogil:
+        cdef:
+            Py_ssize_t H = self.layer.cell.H, G = self.layer.cell.G, item = self.layer.cell.itemsize
+            Py_ssize_t state = b0 * H * item, gates = b0 * G * item
+            fr_step s
         memset(&s, 0, sizeof(s))
-        s.h, s.h_prev, s.c, s.c_prev = self.h[1 - self.now], self.h[self.now], self.c, self.c
-        s.gates, s.extra, s.bias = self.gates, self.extra, self.layer.cell.bias
-        s.B, s.H, s.ldh, s.ld_prev = self.B, self.layer.cell.H, self.layer.cell.H, self.layer.cell.H
-        multiply(self.layer.w_ih, self.gates, self.layer.w_ih.N, x, self.layer.w_ih.K, self.B, False, False)
-        advance(self.layer.cell, &s, <char*>self.product, 0, 1, NULL, self.now)
-        self.now = 1 - self.now
-        return s.h
+        s.h, s.h_prev, s.c, s.c_prev = self.h[1 - now] + state, self.h[now] + state, self.c + state, self.c + state
+        s.gates, s.extra, s.bias = self.gates + gates, self.extra + state, self.layer.cell.bias
+        s.B, s.H, s.ldh, s.ld_prev = n, H, H, H
+        multiply(self.layer.w_ih, s.gates, G, x, self.layer.w_ih.K, n, False, False)
+        advance(self.layer.cell, &s, self.product + gates, 0, 1, NULL, now)
+        if self.above is None:
+            return <const char*>s.h
+        return self.above.climb(<const char*>s.h, now, b0, n)
 
 
 cdef class Stepper:
@@ -63,37 +57,37 @@ cdef class Stepper:
     batch_size : int
     dtype : dtype
     """
-    cdef list layers
-    cdef readonly Py_ssize_t B, I
-    cdef Py_ssize_t itemsize
 
     def __init__(self, list layers, Py_ssize_t batch_size, dtype):
-        self.layers = [_Fed(layer, batch_size, dtype) for layer in layers]
-        self.B, self.I, self.itemsize = batch_size, (<Layer>layers[0]).w_ih.K, dtype.itemsize
+        cdef Fed fed
+        self.layers = [Fed(layer, batch_size, dtype) for layer in layers]
+        self.first, self.top = self.layers[0], None
+        for fed in self.layers:
+            if self.top is not None:
+                self.top.above = fed
+            self.top = fed
+        self.B, self.I, self.itemsize = batch_size, self.first.layer.w_ih.K, dtype.itemsize
 
     @property
     def states(self):
         """The arrays of each layer's state, to read and to write: [h] or [h, c]."""
-        cdef _Fed fed
-        return [[fed.states[0][fed.now], *fed.states[1:]] for fed in self.layers]
+        cdef Fed fed
+        return [[fed.states[0][self.now], *fed.states[1:]] for fed in self.layers]
 
     def step(self, x):
         """The last layer's new state for x (B,I); None when x is not a C-contiguous (B,I) array of the float type."""
         cdef:
             Py_buffer view
-            _Fed fed
-            const void* rows
             unsigned long long mode
         if not take(&view, x, self.itemsize, 2, False):
             return None
         if view.shape[0] != self.B or view.shape[1] != self.I:
             PyBuffer_Release(&view)
             return None
-        rows = view.buf
         mode = flush()
-        for fed in self.layers:
-            with nogil:
-                rows = fed.step(rows)
+        with nogil:
+            self.first.climb(<const char*>view.buf, self.now, 0, self.B)
+        self.now = 1 - self.now
         restore(mode)
         PyBuffer_Release(&view)
-        return fed.states[0][fed.now]
+        return self.top.states[0][self.now]

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from fastrnn import _check
 from fastrnn._files import read_npz, replacing
 from fastrnn.data import CharVocabulary, text_batches
 from fastrnn.layers import LSTM
+from fastrnn.models.decoder import Decoder
 from fastrnn.module import Module
 from fastrnn.nn import CrossEntropyLoss, Embedding, Linear
 
 FORMAT = "fastrnn.CharModel/1"
+CHUNK = 32  # characters at a time: the first one comes soon, and a call's own time is little beside theirs
 
 
 class CharModel(Module):
@@ -104,10 +107,16 @@ class CharModel(Module):
         return total / count / math.log(2)
 
     def generate(
-        self, prompt: str, length: int, temperature: float = 0.7, rng: int | np.random.Generator | None = None
+        self,
+        prompt: str,
+        length: int,
+        temperature: float = 0.7,
+        rng: int | np.random.Generator | None = None,
+        *,
+        top_k: int | None = None,
     ) -> Iterator[str]:
         """
-        Sample a continuation.
+        Sample a continuation; the loop is compiled.
 
         Parameters
         ----------
@@ -118,7 +127,9 @@ class CharModel(Module):
         temperature : float
             What the logits are divided by: below 1 is bolder, above 1 wilder, 0 always takes the likeliest.
         rng : int, numpy.random.Generator or None
-            The source of chance.
+            The source of chance: one uniform number for each character, drawn some in advance.
+        top_k : int, optional
+            Choose among so many of the likeliest characters only.
 
         Yields
         ------
@@ -128,23 +139,24 @@ class CharModel(Module):
         Raises
         ------
         ValueError
-            For an empty prompt, an unknown character, or a temperature that is negative or not finite.
+            For an empty prompt, an unknown character, a temperature that is negative or not finite, or a `top_k` below 1.
         """
         numbers = check_sampling(self.vocabulary, prompt, temperature)
-        return self._sample(numbers, length, temperature, np.random.default_rng(rng))
+        if top_k is not None:
+            _check.positive_int("top_k", top_k)
+        return self._sample(numbers, length, temperature, top_k, np.random.default_rng(rng))
 
-    def _sample(self, numbers: np.ndarray, length: int, temperature: float, rng: np.random.Generator) -> Iterator[str]:
-        stream = self.lstm.freeze().stream()
-        for number in numbers:
-            hidden = stream.step(self.embedding([number]))
-        for _ in range(length):
-            logits = self.head(hidden)[0].astype(np.float64)
-            if temperature:
-                # The Gumbel trick: the largest of logit/T + Gumbel noise is a sample of softmax(logit/T).
-                logits = logits / temperature + rng.gumbel(size=len(logits))
-            number = int(np.argmax(logits))
-            yield self.vocabulary.decode([number])
-            hidden = stream.step(self.embedding([number]))
+    def _sample(
+        self, numbers: np.ndarray, length: int, temperature: float, top_k: int | None, rng: np.random.Generator
+    ) -> Iterator[str]:
+        decoder = Decoder(self.lstm, self.head, self.embedding)
+        _, state = decoder.frozen(self.embedding(numbers[:-1, None]))
+        last = numbers[-1:]
+        for done in range(0, length, CHUNK):
+            steps = min(CHUNK, length - done)
+            tokens, *_, state = decoder.sample(last, steps, state=state, temperature=temperature, top_k=top_k, rng=rng)
+            last = tokens[-1]
+            yield from self.vocabulary.decode(tokens[:, 0])
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to an ``.npz`` file without pickle; a crash in the middle leaves an older file as it was."""
