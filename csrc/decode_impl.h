@@ -20,9 +20,9 @@
         }                                                                                                              \
     } while (0)
 
-static REAL FR(exp_row)(REAL *y, const REAL *x, ptrdiff_t N, REAL top, REAL scale) {
+static double FR(exp_row)(REAL *y, const REAL *x, ptrdiff_t N, double top, double scale) {
     vec sum = FR(splat)(0); /* A */
-    OVER(N, vec e = FR(vexp)((load(x + j, n) - top) * scale); store(y + j, e, n);
+    OVER(N, vec e = FR(vexp)((load(x + j, n) - (REAL)top) * (REAL)scale); store(y + j, e, n);
          if (n < VL) e = load(y + j, n); /* exp(0) is 1 */
          sum += e;);
     return FR(add_lanes)(sum);
@@ -41,7 +41,7 @@ static void FR(attend)(REAL *context, REAL *weights, const REAL *query, const RE
         weights[s] = FR(add_lanes)(sum);
         if (s == 0 || weights[s] > top) top = weights[s];
     }
-    const REAL total = FR(exp_row)(weights, weights, S, top, 1);
+    const REAL total = (REAL)FR(exp_row)(weights, weights, S, top, 1);
     for (ptrdiff_t s = 0; s < S; s++) weights[s] /= total;
     OVER(E, vec sum = FR(splat)(0); for (ptrdiff_t s = 0; s < S; s++) sum += weights[s] * load(values + s * E + j, n);
          store(context + j, sum, n););

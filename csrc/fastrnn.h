@@ -189,7 +189,7 @@ typedef struct {
         void (*sum_products)(REAL *y, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t K,         \
                              ptrdiff_t N, int add);                                                                    \
         /* y (N) = exp((x - top) scale), where top is at least every x; returns their sum. */                          \
-        REAL (*exp_row)(REAL *y, const REAL *x, ptrdiff_t N, REAL top, REAL scale);                                    \
+        double (*exp_row)(REAL *y, const REAL *x, ptrdiff_t N, double top, double scale);                              \
         /* One query (A) over a source of S places: weights (S) = softmax(score), score(s) = query . keys(s), or with v \
          * (A) v . tanh(query + keys(s)); context (E) = the sum of weights(s) values(s). keys (S,A), values (S,E). */  \
         void (*attend)(REAL *context, REAL *weights, const REAL *query, const REAL *v, const REAL *keys,               \

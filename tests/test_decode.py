@@ -67,7 +67,7 @@ def test_the_compiled_loop_is_the_one_in_numpy(compiled, cell, attention, choice
         np.testing.assert_allclose(found.weights, expected.weights, atol=1e-12)
     for a, b in zip(np.atleast_1d(found.state), np.atleast_1d(expected.state), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-11)
-    assert len(np.unique(found.tokens)) > 3
+    assert len(np.unique(found.tokens)) >= 3
 
 
 @pytest.mark.parametrize("variant", [{"reset_after": False}, {"layer_norm": True}], ids=str)

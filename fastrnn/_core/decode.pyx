@@ -34,6 +34,7 @@ cdef enum Attending:
 KINDS = {"general": GENERAL, "additive": ADDITIVE}
 
 cdef double MOST_SCALE = 1e30   # 1/temperature: no more, so that a float32 can hold it
+cdef double LEAST_PLACE = 1e-30  # on the line from 0 to 1: below it are only tokens whose exp has underflowed
 
 
 # --- the best of many ------------------------------------------------------------------------------------------------
@@ -114,7 +115,7 @@ cdef Py_ssize_t draw(const Choice* how, const fr_kernels* kernels, const real* x
             if worse(&mine, heap):
                 p[i] = 0
             total += p[i]
-    reach = u * total
+    reach = max(u, LEAST_PLACE) * total
     total = 0
     for i in range(how.V):
         total += p[i]

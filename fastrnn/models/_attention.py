@@ -35,8 +35,8 @@ class LuongAttention(Module):
 
     Notes
     -----
-    Luong, Pham & Manning, Effective approaches to attention-based neural machine translation, 2015: global attention with
-    the general score ``h' W_a e``, without input feeding, so that all steps are computed together.
+    Luong, Pham & Manning, Effective approaches to attention-based neural machine translation, 2015: global attention
+    with the general score ``h' W_a e``, without input feeding, so that all steps are computed together.
     """
 
     kind = "general"

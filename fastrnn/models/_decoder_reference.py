@@ -27,7 +27,7 @@ def draw(logits: np.ndarray, temperature: float, top_k: int, u: np.ndarray | Non
     rest = np.argsort(-logits, axis=1, kind="stable")[:, top_k:]
     np.put_along_axis(p, rest, 0, axis=1)
     reached = np.cumsum(p, axis=1)
-    over = reached > u[:, None] * reached[:, -1:]
+    over = reached > np.maximum(u, 1e-30)[:, None] * reached[:, -1:]  # 0 would take what has underflowed
     return np.where(over.any(axis=1), over.argmax(axis=1), likeliest)
 
 

@@ -139,7 +139,8 @@ class CharModel(Module):
         Raises
         ------
         ValueError
-            For an empty prompt, an unknown character, a temperature that is negative or not finite, or a `top_k` below 1.
+            For an empty prompt, an unknown character, a temperature that is negative or not finite, or a `top_k`
+            below 1.
         """
         numbers = check_sampling(self.vocabulary, prompt, temperature)
         if top_k is not None:

@@ -44,9 +44,9 @@ class Decoder:
     """
     A recurrent layer, what makes its inputs, and what makes something of its outputs; a snapshot, for inference.
 
-    A step takes the embedding of the last token, beside it the context of an additive attention; the layers' step follows,
-    a general attention where there is one, the head, and a choice. The whole loop runs without Python and without its
-    lock, in the threads of `fastrnn.set_num_threads`; the `reference` engine runs the same in NumPy.
+    A step takes the embedding of the last token, beside it the context of an additive attention; the layers' step
+    follows, a general attention where there is one, the head, and a choice. The whole loop runs without Python and
+    without its lock, in the threads of `fastrnn.set_num_threads`; the `reference` engine runs the same in NumPy.
 
     Parameters
     ----------
@@ -301,8 +301,8 @@ class Decoder:
         """
         Look for the likeliest sequences, with a beam of W at a time.
 
-        At each step the W best of all continuations are kept, by their log-probability divided by their number of tokens
-        to the power `penalty`; a sequence that has ended stays among them for as long as it is.
+        At each step the W best of all continuations are kept, by their log-probability divided by their number of
+        tokens to the power `penalty`; a sequence that has ended stays among them for as long as it is.
 
         Parameters
         ----------
