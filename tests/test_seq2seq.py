@@ -141,8 +141,9 @@ def reversals(N, rng):
 def test_it_learns_to_reverse_digits(attention):
     rng = np.random.default_rng(0)
     model = Seq2Seq(13, 13, 16, 48, attention=attention, cell="gru", bidirectional=True, rng=0)
-    optimiser, loss = nn.Adam(model, 0.008), nn.CrossEntropyLoss()
-    for _ in range(350):
+    optimiser, loss, steps = nn.Adam(model), nn.CrossEntropyLoss(), 200
+    for step in range(steps):
+        optimiser.lr = 0.015 * (1 - step / steps)
         source, lengths, target = reversals(64, rng)
         read, wanted = target[:, :-1], target[:, 1:]
         there = np.arange(6) <= lengths[:, None]
