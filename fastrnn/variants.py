@@ -60,7 +60,8 @@ class Variant:
     clip : float, optional
         The largest absolute value of a pre-activation, above 0.
     coupled : bool
-        LSTM: ``f = 1 - i`` (CIFG, ONNX's input_forget); rows f of the weights have no effect and zero gradients.
+        LSTM: ``f = 1 - i`` (CIFG, ONNX's input_forget); rows f of the weights have no effect and zero gradients, but
+        that a normalisation counts them in.
     peepholes : array (3H,), optional
         LSTM: p of i, f, o.
     w_hr : array (P, H), optional
