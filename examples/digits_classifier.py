@@ -1,0 +1,39 @@
+"""Handwritten digits (scikit-learn's, 8 by 8 pixels) read row by row by a GRU of two layers."""
+
+import numpy as np
+from _shared import accuracy, optional, run, save
+
+import fastrnn
+from fastrnn import nn, viz
+
+WANTED, WANTED_QUICK = 0.97, 0.9  # test accuracy
+
+
+def digits():
+    """Training and test set: images (N, 8, 8) from 0 to 1 and labels, 360 of 1797 in the test set."""
+    data = optional("sklearn.datasets", "scikit-learn").load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    x, y = (data.images[order] / 16).astype(np.float32), data.target[order]
+    return (x[360:], y[360:]), (x[:360], y[:360])
+
+
+def main(quick=False, out="examples/out"):
+    """Train on 1437 images, test on 360 others."""
+    training, test = digits()
+    model = nn.Sequential(
+        fastrnn.GRU(8, 64, num_layers=2, batch_first=True, dropout=0.2, rng=1),
+        nn.LastStep(),
+        nn.Linear(64, 10, rng=2),
+    )
+    print(model.summary((8, 8)))
+    history = nn.fit(
+        model, *training, loss=nn.CrossEntropyLoss(), optimiser=nn.Adam(model, lr=0.005),
+        epochs=6 if quick else 25, validation_split=0.1, metrics={"accuracy": accuracy}, max_norm=1.0,
+    )  # fmt: skip
+    score = accuracy(model(test[0]), test[1])
+    ax = viz.loss_history(history, unit="cross-entropy", title=f"Digits row by row: test accuracy {score:.3f}")
+    return {"score": score, "picture": save(ax, out, "digits_classifier")}
+
+
+if __name__ == "__main__":
+    run(main)
