@@ -1,0 +1,46 @@
+"""Digits read from the top and from the bottom: an LSTM of two directions, and of each the state where it ends."""
+
+import numpy as np
+from _shared import accuracy, run, save
+from digits_classifier import digits
+
+import fastrnn
+from fastrnn import nn, viz
+
+WANTED, WANTED_QUICK = 0.97, 0.9  # test accuracy
+
+
+class BothEnds(fastrnn.Module):
+    """The forward output of the last step beside the backward output of the first: each has read everything."""
+
+    def __call__(self, x):
+        return self.forward(x)[0]
+
+    def forward(self, x):
+        half = x.shape[-1] // 2
+        return np.concatenate([x[:, -1, :half], x[:, 0, half:]], axis=-1), x.shape
+
+    def backward(self, cache, dy):
+        dx, half = np.zeros(cache, dy.dtype), cache[-1] // 2
+        dx[:, -1, :half], dx[:, 0, half:] = dy[:, :half], dy[:, half:]
+        return dx
+
+
+def main(quick=False, out="examples/out"):
+    """Train on 1437 images, test on 360 others."""
+    training, test = digits()
+    lstm = fastrnn.LSTM(8, 48, batch_first=True, bidirectional=True, forget_bias=1.0, rng=1)
+    model = nn.Sequential(lstm, BothEnds(), nn.Dropout(0.2, rng=2), nn.Linear(96, 10, rng=3))
+    history = nn.fit(
+        model, *training, loss=nn.CrossEntropyLoss(), optimiser=nn.Adam(model, lr=0.005),
+        epochs=6 if quick else 25, validation_split=0.1, metrics={"accuracy": accuracy}, max_norm=1.0,
+    )  # fmt: skip
+    score = accuracy(model(test[0]), test[1])
+    print(f"validation accuracy {history.epochs[-1]['val_accuracy']:.3f}, test accuracy {score:.3f}")
+    ax = viz.unrolled(lstm, steps=3)
+    ax.set_title(f"Digits from both ends: test accuracy {score:.3f}")
+    return {"score": score, "picture": save(ax, out, "digits_bidirectional")}
+
+
+if __name__ == "__main__":
+    run(main)
