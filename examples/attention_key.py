@@ -18,6 +18,7 @@ def planted(n, rng, keys):
 
 
 def main(quick=False, out="examples/out"):
+    """Train on 4000 sequences, test on 500 others."""
     rng = np.random.default_rng(0)
     keys = 4 * np.linalg.qr(rng.standard_normal((WIDTH, KEYS)))[0].T  # steps of noise are 2.8 long on average
     (x, which, _), test = planted(2000 if quick else 4000, rng, keys), planted(500, rng, keys)

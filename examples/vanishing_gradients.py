@@ -1,4 +1,4 @@
-"""How far back in time a loss reaches, and how long a state remembers: plain RNNs against LSTM and GRU; two pictures."""
+"""How far back in time a loss reaches, and how long a state remembers: plain RNNs against LSTM and GRU."""
 
 import numpy as np
 from _shared import run, save
@@ -25,7 +25,7 @@ def gru(update_bias):
 
 
 def main(quick=False, out="examples/out"):
-    """Nothing is trained: this is what a network begins with."""
+    """Nothing is trained: this is what networks begin with. A second picture, of the states, stands beside."""
     layers = {f"RNN, radius {radius}": rnn(radius) for radius in (0.9, 1.0, 1.1)}
     layers["LSTM, forget bias 0"] = fastrnn.LSTM(H, H, forget_bias=0, dtype=np.float64, rng=1)
     layers["LSTM, forget bias 5"] = fastrnn.LSTM(H, H, forget_bias=5, dtype=np.float64, rng=1)
@@ -36,7 +36,7 @@ def main(quick=False, out="examples/out"):
     dy[-1] = dlast
     gradients, states = [], []
     for layer in layers.values():
-        y, _, cache = layer.forward(1e-7 * x)  # so small that tanh is linear, else it would hold back what explodes
+        _, _, cache = layer.forward(1e-7 * x)  # so small that tanh is linear, else it would hold back what explodes
         norms = np.linalg.norm(layer.backward(cache, dy)[0], axis=-1).mean(axis=1)
         gradients.append(norms / norms[-1])
         heard, *_ = layer(np.where(np.arange(T)[:, None, None] < 10, x, 0))  # ten steps of input, then silence

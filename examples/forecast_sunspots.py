@@ -1,0 +1,47 @@
+"""Next year's sunspots (statsmodels' yearly series, 1700 to 2008) from the last 22 years, by an LSTM."""
+
+import numpy as np
+from _shared import optional, run, save
+
+import fastrnn
+from fastrnn import data, nn, viz
+
+WANTED = 0.3  # how far the error is below the better one of the two simple forecasts
+LENGTH, SEASON = 22, 11  # two cycles of the sun, one
+
+
+def rmse(predicted, actual):
+    """The root of the mean squared error."""
+    return float(np.sqrt(np.mean((predicted - actual) ** 2)))
+
+
+def main(quick=False, out="examples/out"):
+    """Train on the first 70 percent of the years, stop by the next 15, test on the last 15."""
+    frame = optional("statsmodels.api", "statsmodels").datasets.sunspots.load_pandas().data
+    spots = frame["SUNACTIVITY"].to_numpy(np.float32)
+    series = np.sqrt(spots) / 5  # minima and maxima vary alike then
+    x, y = data.windows(series, LENGTH)
+    training, validation, test = data.time_split((x, y[:, 0]), (0.7, 0.15, 0.15))
+    model = nn.Sequential(fastrnn.LSTM(1, 32, batch_first=True, rng=1), nn.LastStep(), nn.Linear(32, 1, rng=2))
+    history = nn.fit(
+        model, *training, loss=nn.MSELoss(), optimiser=nn.Adam(model, lr=0.01), validation=validation,
+        epochs=60 if quick else 300, patience=60, max_norm=1.0,
+    )  # fmt: skip
+    predicted = (5 * model(x)[:, 0]) ** 2
+    first = len(spots) - len(test[1])  # the first year of the test
+    errors = {
+        "LSTM": rmse(predicted[-len(test[1]) :], spots[first:]),
+        "as last year (persistence)": rmse(spots[first - 1 : -1], spots[first:]),
+        "as 11 years ago (seasonal naive)": rmse(spots[first - SEASON : -SEASON], spots[first:]),
+    }
+    print(f"best epoch {history.best_epoch} of {len(history.epochs)}; root mean square error of the test years:")
+    for name, error in errors.items():
+        print(f"{error:6.1f}  {name}")
+    lstm, *simple = errors.values()
+    ax = viz.forecast(spots, predicted, split=first, unit="sunspots")
+    ax.set_xlabel(f"years since {frame['YEAR'].iloc[0]:.0f}")
+    return {"score": 1 - lstm / min(simple), "picture": save(ax, out, "forecast_sunspots")}
+
+
+if __name__ == "__main__":
+    run(main)
