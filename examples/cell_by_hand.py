@@ -1,7 +1,7 @@
 """A cell is a linear layer on ``[x, h]`` and a tanh: two layers of it by hand are `fastrnn.RNN`, to 12 digits."""
 
 import numpy as np
-from _shared import digits_in_common, run, save
+from _shared import OUT, digits_in_common, run, save
 
 import fastrnn
 from fastrnn import nn, viz
@@ -35,7 +35,7 @@ class Cell(nn.Sequential):
         return dx
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Nothing is trained: outputs and gradients are compared."""
     rng = np.random.default_rng(0)
     rnn = fastrnn.RNN(I, H, num_layers=2, batch_first=True, dtype=np.float64, rng=1)

@@ -1,13 +1,13 @@
 """Digits read from the top and from the bottom: an LSTM of two directions, and of each the state where it ends."""
 
 import numpy as np
-from _shared import accuracy, run, save
+from _shared import OUT, accuracy, run, save
 from digits_classifier import digits
 
 import fastrnn
 from fastrnn import nn, viz
 
-WANTED, WANTED_QUICK = 0.97, 0.9  # test accuracy
+WANTED, WANTED_QUICK = 0.97, 0.85  # test accuracy
 
 
 class BothEnds(fastrnn.Module):
@@ -26,14 +26,14 @@ class BothEnds(fastrnn.Module):
         return dx
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Train on 1437 images, test on 360 others."""
     training, test = digits()
     lstm = fastrnn.LSTM(8, 48, batch_first=True, bidirectional=True, forget_bias=1.0, rng=1)
     model = nn.Sequential(lstm, BothEnds(), nn.Dropout(0.2, rng=2), nn.Linear(96, 10, rng=3))
     history = nn.fit(
         model, *training, loss=nn.CrossEntropyLoss(), optimiser=nn.Adam(model, lr=0.005),
-        epochs=6 if quick else 25, validation_split=0.1, metrics={"accuracy": accuracy}, max_norm=1.0,
+        epochs=5 if quick else 25, validation_split=0.1, metrics={"accuracy": accuracy}, max_norm=1.0,
     )  # fmt: skip
     score = accuracy(model(test[0]), test[1])
     print(f"validation accuracy {history.epochs[-1]['val_accuracy']:.3f}, test accuracy {score:.3f}")

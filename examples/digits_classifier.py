@@ -1,7 +1,7 @@
 """Handwritten digits (scikit-learn's, 8 by 8 pixels) read row by row by a GRU of two layers."""
 
 import numpy as np
-from _shared import accuracy, optional, run, save
+from _shared import OUT, accuracy, optional, run, save
 
 import fastrnn
 from fastrnn import nn, viz
@@ -17,7 +17,7 @@ def digits():
     return (x[360:], y[360:]), (x[:360], y[:360])
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Train on 1437 images, test on 360 others."""
     training, test = digits()
     model = nn.Sequential(

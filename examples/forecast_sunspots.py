@@ -1,7 +1,7 @@
 """Next year's sunspots (statsmodels' yearly series, 1700 to 2008) from the last 22 years, by an LSTM."""
 
 import numpy as np
-from _shared import optional, run, save
+from _shared import OUT, optional, run, save
 
 import fastrnn
 from fastrnn import data, nn, viz
@@ -15,7 +15,7 @@ def rmse(predicted, actual):
     return float(np.sqrt(np.mean((predicted - actual) ** 2)))
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Train on the first 70 percent of the years, stop by the next 15, test on the last 15."""
     frame = optional("statsmodels.api", "statsmodels").datasets.sunspots.load_pandas().data
     spots = frame["SUNACTIVITY"].to_numpy(np.float32)
@@ -25,7 +25,7 @@ def main(quick=False, out="examples/out"):
     model = nn.Sequential(fastrnn.LSTM(1, 32, batch_first=True, rng=1), nn.LastStep(), nn.Linear(32, 1, rng=2))
     history = nn.fit(
         model, *training, loss=nn.MSELoss(), optimiser=nn.Adam(model, lr=0.01), validation=validation,
-        epochs=60 if quick else 300, patience=60, max_norm=1.0,
+        epochs=40 if quick else 300, patience=60, max_norm=1.0,
     )  # fmt: skip
     predicted = (5 * model(x)[:, 0]) ** 2
     first = len(spots) - len(test[1])  # the first year of the test

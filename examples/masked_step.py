@@ -1,7 +1,7 @@
 """A step that is masked keeps the state: written out step by step, and as `mask=` of a GRU, to 12 digits."""
 
 import numpy as np
-from _shared import digits_in_common, optional, run, save
+from _shared import OUT, digits_in_common, optional, run, save
 
 import fastrnn
 from fastrnn import viz
@@ -32,7 +32,7 @@ def backward(gru, caches, mask, dy):
     return dx
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Nothing is trained; a third of the steps is missing, as in records of a sensor that drops out."""
     rng = np.random.default_rng(0)
     gru = fastrnn.GRU(I, H, dtype=np.float64, rng=1)

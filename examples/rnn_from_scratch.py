@@ -1,7 +1,7 @@
 """A plain RNN written out in NumPy, and the same with fastrnn: outputs and gradients agree to 12 digits."""
 
 import numpy as np
-from _shared import digits_in_common, run, save
+from _shared import OUT, digits_in_common, run, save
 
 import fastrnn
 from fastrnn import nn, viz
@@ -43,7 +43,7 @@ class SimpleRNN:
         return d
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Train to foretell the next value of a sum of two sine waves; in each step both compute the gradient."""
     steps, t = 50 if quick else 400, np.arange(61)
     series = 0.6 * np.sin(0.3 * t) + 0.3 * np.sin(0.8 * t + 1)
@@ -58,19 +58,18 @@ def main(quick=False, out="examples/out"):
         outputs, h = ours.forward([np.array([[value]]) for value in x])
         gradients = ours.backward([2 * (y - value) / len(x) for y, value in zip(outputs, target, strict=True)])
 
+        for module in (layer, head):
+            module.zero_grad()
         states, last, cache = layer.forward(x.reshape(-1, 1, 1))  # (T, B, I)
         y, head_cache = head.forward(states)
         value, loss_cache = loss.forward(y, target.reshape(y.shape))
         layer.backward(cache, head.backward(head_cache, loss.backward(loss_cache)))
-
         theirs = {"Wxh": layer.grads["weight_ih_l0"], "Whh": layer.grads["weight_hh_l0"], "Why": head.grads["weight"]}
         theirs |= {"bh": layer.grads["bias_ih_l0"][:, None], "by": head.grads["bias"][:, None]}
         pairs = [(theirs[name], gradients[name]) for name in gradients]
         digits = min(digits, digits_in_common((y[:, 0], np.hstack(outputs).T), (last[0].T, h), *pairs))
         for name, gradient in gradients.items():
             setattr(ours, name, getattr(ours, name) - 0.1 * gradient)
-        layer.zero_grad()
-        head.zero_grad()
     print(f"{steps} steps of gradient descent: mean squared error {value:.2g}, {digits:.1f} digits in common")
     ax = viz.forecast(series, y.ravel(), start=1)
     return {"score": digits, "picture": save(ax, out, "rnn_from_scratch")}

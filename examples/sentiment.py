@@ -6,7 +6,7 @@ masked batches of sequences of different lengths, cross-validation, and what ove
 """
 
 import numpy as np
-from _shared import accuracy, run, save
+from _shared import OUT, accuracy, run, save
 
 import fastrnn
 from fastrnn import data, nn, viz
@@ -32,7 +32,7 @@ def count_words(x, y, held_out, words):
     return np.stack([logs[:, numbers].sum(axis=1) for numbers in held_out])
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Cross-validation in five parts: each review is held out once. Quick is the first two parts, and less training."""
     texts, labels = (np.array(part) for part in data.sentiment())
     scores, counted = [], []

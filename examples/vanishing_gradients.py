@@ -1,7 +1,7 @@
 """How far back in time a loss reaches, and how long a state remembers: plain RNNs against LSTM and GRU."""
 
 import numpy as np
-from _shared import run, save
+from _shared import OUT, run, save
 
 import fastrnn
 from fastrnn import nn, viz
@@ -24,7 +24,7 @@ def gru(update_bias):
     return layer
 
 
-def main(quick=False, out="examples/out"):
+def main(quick=False, out=OUT):
     """Nothing is trained: this is what networks begin with. A second picture, of the states, stands beside."""
     layers = {f"RNN, radius {radius}": rnn(radius) for radius in (0.9, 1.0, 1.1)}
     layers["LSTM, forget bias 0"] = fastrnn.LSTM(H, H, forget_bias=0, dtype=np.float64, rng=1)
