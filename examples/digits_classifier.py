@@ -26,9 +26,10 @@ def main(quick=False, out=OUT):
         nn.Linear(64, 10, rng=2),
     )
     print(model.summary((8, 8)))
+    epochs, optimiser = 6 if quick else 25, nn.Adam(model, lr=0.005)
     history = nn.fit(
-        model, *training, loss=nn.CrossEntropyLoss(), optimiser=nn.Adam(model, lr=0.005),
-        epochs=6 if quick else 25, validation_split=0.1, metrics={"accuracy": accuracy}, max_norm=1.0,
+        model, *training, loss=nn.CrossEntropyLoss(), optimiser=optimiser, schedule=nn.CosineLR(optimiser, epochs),
+        epochs=epochs, validation_split=0.1, metrics={"accuracy": accuracy}, max_norm=1.0,
     )  # fmt: skip
     score = accuracy(model(test[0]), test[1])
     ax = viz.loss_history(history, unit="cross-entropy", title=f"Digits row by row: test accuracy {score:.3f}")
