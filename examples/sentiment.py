@@ -1,8 +1,8 @@
 """Which short reviews are kind: words, their embeddings, a GRU of two directions, the mean over the valid steps.
 
-The corpus is 600 reviews that avoid easy words. Who learns from 480 of them has seen few of the words that matter in
-the others, so no model gets far: counting words is right in 67 of 100, this one in about 63. It is here to show
-masked batches of sequences of different lengths, cross-validation, and what overfitting looks like.
+The corpus is 600 reviews with few words in common. Who learns from 480 of them has not seen many of the words that
+matter in the others: counting words is right in 81 of 100, this model in 77. It is here to show masked batches of
+sequences of different lengths, cross-validation, and what overfitting looks like.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from _shared import OUT, accuracy, run, save
 import fastrnn
 from fastrnn import data, nn, viz
 
-WANTED, WANTED_QUICK = 0.6, 0.55  # accuracy on reviews that were not trained on; a coin has 0.5
+WANTED, WANTED_QUICK = 0.72, 0.6  # accuracy on reviews that were not trained on; a coin has 0.5
 
 
 def classifier(words, rng):
