@@ -227,6 +227,34 @@ def test_what_is_not_written():
         interop.to_onnx(layer)
 
 
+@pytest.mark.parametrize("location", ["../weights.bin", "/weights.bin", "none.bin"])
+def test_data_outside_of_the_model_s_folder_is_not_read(tmp_path, location):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "weights.bin").write_bytes(bytes(16 * 3 * 4))
+    location = str(tmp_path) + location if location.startswith("/") else location
+    tensor = onnx.TensorProto(name="W", data_type=onnx.TensorProto.FLOAT, dims=[1, 16, 3])
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=location)
+    constants, x = weights("LSTM", 1, 3, 4), np.zeros((2, 1, 3), np.float32)
+    model = make_model([make_node("LSTM", ["X", "W", "R"], ["Y"])], {"X": x}, ["Y"], constants)
+    for k, old in enumerate(model.graph.initializer):
+        if old.name == "W":
+            model.graph.initializer[k].CopyFrom(tensor)
+    path = tmp_path / "model" / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ValueError, match="is not a whole ONNX model"):
+        interop.from_onnx(path)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.99])
+def test_a_truncated_file(tmp_path, part):
+    path = tmp_path / "model.onnx"
+    whole = interop.to_onnx(fastrnn.GRU(3, 4)).SerializeToString()
+    path.write_bytes(whole[: int(len(whole) * part)])
+    with pytest.raises(ValueError, match=r"^model: "):
+        interop.from_onnx(path)
+
+
 VARIANTS = {
     "peepholes": ("LSTM", {"peepholes": True, "clip": 0.9}),
     "coupled": ("LSTM", {"coupled": True, "activations": (("hard_sigmoid", 0.3), "relu", ("elu", 0.7))}),
