@@ -286,7 +286,7 @@ cdef class Plan:
         """The part of `states` that is h (rows,H)."""
         return both if self.ragged else both[:self.rows] if self.reverse else both[self.B:]
 
-    def previous(self, both, h0, s0, s1):
+    def previous(self, both, h0, Py_ssize_t s0, Py_ssize_t s1):
         """What the steps s0 <= s < s1 started from, h(s-1), a row for each of theirs; `both` is of `states`."""
         cdef Py_ssize_t s, base = 0, end = 0, first, size
         if s1 > s0:
@@ -294,10 +294,15 @@ cdef class Plan:
             end = base + self.count(s0, s1)
         if not self.ragged:
             return both[base + self.B:end + self.B] if self.reverse else both[base:end]
-        out = empty((end - base, both.shape[1]), both.dtype)
-        for s in range(s0, s1):
-            first, size = self.offsets[s] - base, self.batch_sizes[s]
-            out[first:first + size] = both[self.offsets[s - 1]:][:size] if s else h0[:size]
+        cdef Py_ssize_t nbytes = both.shape[1] * both.itemsize
+        out, h0 = empty((end - base, both.shape[1]), both.dtype), np.ascontiguousarray(h0)
+        cdef char* to = <char*><size_t>out.ctypes.data
+        cdef const char* rows = <const char*><size_t>both.ctypes.data
+        cdef const char* start = <const char*><size_t>h0.ctypes.data
+        with nogil:
+            for s in range(s0, s1):
+                first, size = self.offsets[s] - base, self.batch_sizes[s]
+                memcpy(to + first * nbytes, rows + self.offsets[s - 1] * nbytes if s else start, size * nbytes)
         return out
 
     cdef void gather(self, char* rows, const char* array, Py_ssize_t nbytes, Py_ssize_t k0, Py_ssize_t k1) noexcept nogil:
