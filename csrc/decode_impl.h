@@ -6,19 +6,6 @@
  */
 #define load FR(load)
 #define store FR(store)
-/* As in stage_impl.h. */
-#define OVER(N, ...)                                                                                                   \
-    do {                                                                                                               \
-        ptrdiff_t j = 0;                                                                                               \
-        for (; j + VL <= (N); j += VL) {                                                                               \
-            const ptrdiff_t n = VL;                                                                                    \
-            __VA_ARGS__                                                                                                \
-        }                                                                                                              \
-        if (j < (N)) {                                                                                                 \
-            const ptrdiff_t n = (N) - j;                                                                               \
-            __VA_ARGS__                                                                                                \
-        }                                                                                                              \
-    } while (0)
 
 static double FR(exp_row)(REAL *y, const REAL *x, ptrdiff_t N, double top, double scale) {
     vec sum = FR(splat)(0); /* A */
@@ -49,4 +36,3 @@ static void FR(attend)(REAL *context, REAL *weights, const REAL *query, const RE
 
 #undef load
 #undef store
-#undef OVER

@@ -10,6 +10,7 @@
 #undef V_MAX
 #undef LOW
 #undef HIGH
+#undef OVER
 #undef ZIP_LOW
 #undef ZIP_HIGH
 #undef vec

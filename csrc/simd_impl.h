@@ -3,7 +3,7 @@
  * In:  REAL, INT (the unsigned integer of REAL's width), VL (lanes; 1 means plain scalars), FR(name) (adds a suffix).
  *      Optional, where the instruction set has something better than the portable form below, each measured:
  *      V_LOAD_PART, V_STORE_PART, V_MIN, V_MAX.
- * Out: vec, ivec, ZIP_LOW, ZIP_HIGH, and the inline functions load, store, splat, bits, from_bits, vmin, vmax.
+ * Out: vec, ivec, ZIP_LOW, ZIP_HIGH, OVER, and the inline functions load, store, splat, bits, from_bits, vmin, vmax.
  */
 #if VL > 1
 typedef REAL FR(vec) __attribute__((vector_size(VL * sizeof(REAL))));
@@ -110,3 +110,17 @@ static FR_INLINE vec FR(vmax)(vec x, REAL bound) {
     return x < bound ? bound : x;
 #endif
 }
+
+/* The body for up to VL of N numbers from j on, with a constant n wherever there are VL. */
+#define OVER(N, ...)                                                                                                   \
+    do {                                                                                                               \
+        ptrdiff_t j = 0;                                                                                               \
+        for (; j + VL <= (N); j += VL) {                                                                               \
+            const ptrdiff_t n = VL;                                                                                    \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+        if (j < (N)) {                                                                                                 \
+            const ptrdiff_t n = (N) - j;                                                                               \
+            __VA_ARGS__                                                                                                \
+        }                                                                                                              \
+    } while (0)

@@ -12,19 +12,6 @@
 
 #define load FR(load)
 #define store FR(store)
-/* The body for up to VL of N numbers from j on, with a constant n wherever there are VL. */
-#define OVER(N, ...)                                                                                                   \
-    do {                                                                                                               \
-        ptrdiff_t j = 0;                                                                                               \
-        for (; j + VL <= (N); j += VL) {                                                                               \
-            const ptrdiff_t n = VL;                                                                                    \
-            __VA_ARGS__                                                                                                \
-        }                                                                                                              \
-        if (j < (N)) {                                                                                                 \
-            const ptrdiff_t n = (N) - j;                                                                               \
-            __VA_ARGS__                                                                                                \
-        }                                                                                                              \
-    } while (0)
 #if REAL_BITS == 32
 #define LOG_TERMS 7
 #else
@@ -376,7 +363,6 @@ static void FR(sum_products)(REAL *y, const REAL *a, ptrdiff_t lda, const REAL *
 
 #undef load
 #undef store
-#undef OVER
 #undef LOG_TERMS
 #undef ACT_LOOP
 #undef KEEP
