@@ -10,7 +10,11 @@ from setuptools import Extension, setup
 MSVC = sys.platform == "win32" and "MSC" in sys.version
 # Instruction sets are chosen per function in csrc and at import, never for the whole build: a wheel runs anywhere.
 # -ffp-contract: a*b + c as one instruction where there is one; with -std=c11 GCC would not, and the kernels lean on it.
-FLAGS = ["/O2", "/std:c11"] if MSVC else ["-O3", "-g0", "-std=c11", "-ffp-contract=fast", "-fvisibility=hidden"]
+# -Wno-incompatible-pointer-types: Cython hands on pointers in bytes, to functions of either float type (kernels.pxd);
+# from GCC 14 on that would be an error.
+FLAGS = ["-O3", "-g0", "-std=c11", "-ffp-contract=fast", "-fvisibility=hidden", "-Wno-incompatible-pointer-types"]
+if MSVC:
+    FLAGS = ["/O2", "/std:c11"]
 
 
 def extension(name, sources=()):
@@ -32,6 +36,7 @@ setup(
             extension("blas"),
             extension("cell"),
             extension("decode"),
+            extension("dense"),
             extension("kernels", ["csrc/dispatch.c", *sorted(glob("csrc/isa_*.c"))]),
             extension("matrix"),
             extension("memory"),

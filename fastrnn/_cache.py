@@ -127,6 +127,10 @@ class Cache:
             raise ValueError("cache: it has been used by a backward pass already, which leaves no gates to show")
         return self._gates()
 
+    def peek(self) -> tuple | None:
+        """What is kept, which stays here; None once it is used."""
+        return self._kept
+
     def take(self) -> tuple:
         """What was kept, once."""
         kept, self._kept, self._gates = self._kept, None, None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn import _check, _compiled, _compiled_variants, _settings, reference, variants
+from fastrnn import _check, _compiled, _compiled_variants, _dense, _settings, reference, variants
 from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads, VariantCache
 from fastrnn._products import products
 from fastrnn.functional_elementwise import (
@@ -120,6 +120,10 @@ def rnn_forward(
     -----
     Equation: Elman 1990, with the two biases of `torch.nn.RNN`.
     """
+    if lengths is mask is reset is checkpoint is variant is None:
+        results = _dense.forward("rnn", f"rnn-{nonlinearity}", x, h0, None, w_ih, w_hh, b_ih, b_hh, reverse, save)
+        if results is not None:
+            return results
     _check.checkpoint_steps(checkpoint, variants.checked(variant))
     which = {"lengths": lengths, "mask": mask, "reset": reset}
     options = {"nonlinearity": nonlinearity, "reverse": bool(reverse), "save": bool(save)}
@@ -212,6 +216,10 @@ def lstm_forward(
     -----
     Equations: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000, as in `torch.nn.LSTM`.
     """
+    if lengths is mask is reset is checkpoint is variant is None and not return_cell_states:
+        results = _dense.forward("lstm", "lstm", x, h0, c0, w_ih, w_hh, b_ih, b_hh, reverse, save)
+        if results is not None:
+            return results
     checkpoint = _check.checkpoint_steps(checkpoint, variants.checked(variant))
     which = {"lengths": lengths, "mask": mask, "reset": reset}
     options = {"reverse": bool(reverse), "save": bool(save)}
@@ -303,6 +311,11 @@ def gru_forward(
     -----
     Equations: Cho et al. 2014 for the reset before the product; `torch.nn.GRU` for the reset after it.
     """
+    if lengths is mask is reset is checkpoint is variant is None:
+        kind = "gru-after" if reset_after else "gru-before"
+        results = _dense.forward("gru", kind, x, h0, None, w_ih, w_hh, b_ih, b_hh, reverse, save)
+        if results is not None:
+            return results
     checkpoint = _check.checkpoint_steps(checkpoint, variants.checked(variant))
     which = {"lengths": lengths, "mask": mask, "reset": reset}
     options = {"reset_after": bool(reset_after), "reverse": bool(reverse), "save": bool(save)}
@@ -351,6 +364,8 @@ def rnn_backward(
         For a cache that is used or of another cell, an array of another dtype or shape, or an unknown name.
     """
     asked = _check.needed(need, RNNGrads._fields)
+    if (grads := _dense.backward("rnn", cache, dy, dh_n, None, None, asked)) is not None:
+        return grads
     if getattr(cache, "engine", None) == "reference":
         return _only(asked, reference.rnn_backward(cache, dy, dh_n))
     dy, (dh,) = _check.output_gradients("rnn", "compiled", cache, dy, {"dh_n": dh_n})
@@ -397,6 +412,8 @@ def lstm_backward(
         For a cache that is used or of another cell, an array of another dtype or shape, or an unknown name.
     """
     asked = _check.needed(need, LSTMGrads._fields)
+    if (grads := _dense.backward("lstm", cache, dy, dh_n, dc_n, dc, asked)) is not None:
+        return grads
     if getattr(cache, "engine", None) == "reference":
         return _only(asked, reference.lstm_backward(cache, dy, dh_n, dc_n, dc))
     dy, states = _check.output_gradients("lstm", "compiled", cache, dy, {"dh_n": dh_n, "dc_n": dc_n})
@@ -436,6 +453,8 @@ def gru_backward(
         For a cache that is used or of another cell, an array of another dtype or shape, or an unknown name.
     """
     asked = _check.needed(need, GRUGrads._fields)
+    if (grads := _dense.backward("gru", cache, dy, dh_n, None, None, asked)) is not None:
+        return grads
     if getattr(cache, "engine", None) == "reference":
         return _only(asked, reference.gru_backward(cache, dy, dh_n))
     dy, (dh,) = _check.output_gradients("gru", "compiled", cache, dy, {"dh_n": dh_n})

@@ -7,32 +7,14 @@ What a step takes and gives is said in fastrnn.h.
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
 from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns
 from fastrnn._core.plan cimport Plan
-from fastrnn._core.team cimport Work, cut, fr_barrier, meet, run, share
+from fastrnn._core.team cimport Work, cut, meet, run, share
 
 
-cdef class _Loop(Work):
+cdef class Loop(Work):
     """
     By rows each part has its own sequences, all units. By units each member has its own units of all sequences: their
     gates' gradients, and after all have met, their columns of dh.
     """
-    cdef const fr_kernels* kernels
-    cdef Plan plan
-    cdef Py_ssize_t H, itemsize, s0, s1
-    cdef Py_ssize_t start   # the step before which h0, or c0, is what the one before left
-    cdef bint by_units
-    cdef fr_barrier barrier
-    cdef char* gates
-    cdef char* dh
-    cdef char* dc
-    cdef char* extra
-    cdef char* drh
-    cdef const char* dy
-    cdef const char* h
-    cdef const char* h0
-    cdef const char* c
-    cdef const char* c0
-    cdef Matrix w, w_n      # the whole of W_hh, or for the GRU its rows r z, and n
-    cdef bint relu, reset_after
 
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int size, bint backwards) noexcept nogil:
@@ -41,18 +23,6 @@ cdef class _Loop(Work):
         second step goes through the weights `backwards`.
         """
         pass
-
-    cdef inline const char* previous(self, const char* rows, const char* start, Py_ssize_t before,
-                                     Py_ssize_t b0) noexcept nogil:
-        return start + b0 * self.H * self.itemsize if before < 0 else rows + before * self.H * self.itemsize
-
-    cdef inline void product(self, Matrix w, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, Py_ssize_t j0,
-                             Py_ssize_t j1, bint add, bint backwards) noexcept nogil:
-        """The columns j0 <= j < j1 of c (m,H) = a w, or c += with `add`."""
-        if j0 == 0 and j1 == self.H:
-            multiply(w, c, self.H, a, lda, m, add, backwards)
-        else:
-            multiply_columns(w, c, self.H, a, lda, m, j0, j1, add, backwards)
 
     cdef void part(self, int rank, int size) noexcept nogil:
         cdef Py_ssize_t s, b0 = 0, b1 = self.plan.B, j0 = 0, j1 = self.H, panels = (self.H + COLUMNS - 1) // COLUMNS
@@ -65,19 +35,17 @@ cdef class _Loop(Work):
             self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > self.start else -1, b0,
                       self.plan.size(s, b0, b1), j0, j1, size, s & 1)
 
-    cdef inline char* rows(self, array, Py_ssize_t base) except? NULL:
-        """An array that begins with row `base`, from where row 0 would be."""
-        cdef Py_ssize_t nbytes = array.shape[1] * array.itemsize
-        return <char*>address(array) - base * nbytes
+    cdef set(self, const fr_kernels* kernels, Plan plan, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t H,
+             Py_ssize_t itemsize, char* dh, const char* dy):
+        """What all cells have."""
+        self.kernels, self.plan, self.s0, self.s1, self.H, self.itemsize = kernels, plan, s0, s1, H, itemsize
+        self.dh, self.dy = dh, dy
 
-    cdef go(self, str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, dh, dy, sharing):
+    cdef go(self, sharing):
         cdef int members = sharing.members if self.w.kernels != NULL else 1  # the BLAS shares out its own products
         cdef long patience = sharing.patience
-        self.plan, self.s0, self.s1, self.H, self.itemsize = plan, s0, s1, dh.shape[1], dh.itemsize
         self.by_units = members > 1 and sharing.by_units
-        self.kernels = kernels_of(find_table(isa), self.itemsize)
-        self.dh, self.dy = <char*>address(dh), <char*>address(dy)
-        if plan.B and self.H:
+        if self.plan.B and self.H:
             with nogil:
                 if self.by_units:
                     run(self, members, patience)
@@ -85,7 +53,32 @@ cdef class _Loop(Work):
                     share(self, members, patience)
 
 
-cdef class _RNN(_Loop):
+cdef inline const char* previous(Loop loop, const char* rows, const char* start, Py_ssize_t before,
+                                 Py_ssize_t b0) noexcept nogil:
+    return start + b0 * loop.H * loop.itemsize if before < 0 else rows + before * loop.H * loop.itemsize
+
+
+cdef inline void product(Loop loop, Matrix w, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, Py_ssize_t j0,
+                         Py_ssize_t j1, bint add, bint backwards) noexcept nogil:
+    """The columns j0 <= j < j1 of c (m,H) = a w, or c += with `add`."""
+    if j0 == 0 and j1 == loop.H:
+        multiply(w, c, loop.H, a, lda, m, add, backwards)
+    else:
+        multiply_columns(w, c, loop.H, a, lda, m, j0, j1, add, backwards)
+
+
+cdef char* rows(array, Py_ssize_t base) except? NULL:
+    """An array that begins with row `base`, from where row 0 would be."""
+    cdef Py_ssize_t nbytes = array.shape[1] * array.itemsize
+    return <char*>address(array) - base * nbytes
+
+
+cdef begin(Loop loop, str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, dh, dy):
+    loop.set(kernels_of(find_table(isa), dh.itemsize), plan, s0, s1, dh.shape[1], dh.itemsize, <char*>address(dh),
+             <const char*>address(dy))
+
+
+cdef class RNNLoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize
@@ -93,7 +86,7 @@ cdef class _RNN(_Loop):
         self.kernels.rnn_dgates(self.gates + k, dh, self.dy + k, self.h + k, m, H, j0, j1, self.relu)
         meet(&self.barrier, size)
         # dh(t-1) = dpre(t) W_hh
-        self.product(self.w, dh, self.gates + k, H, m, j0, j1, False, backwards)
+        product(self, self.w, dh, self.gates + k, H, m, j0, j1, False, backwards)
 
 
 ctypedef fused number:
@@ -109,9 +102,7 @@ cdef void add_rows(number* to, const number* rows, Py_ssize_t m, Py_ssize_t H, P
             to[j] += rows[j]
 
 
-cdef class _LSTM(_Loop):
-    cdef const char* dcs    # of what arrives at c of all steps, or NULL
-
+cdef class LSTMLoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
@@ -120,40 +111,41 @@ cdef class _LSTM(_Loop):
         elif self.dcs != NULL:
             add_rows(<double*>(self.dc + b), <const double*>(self.dcs + k), m, H, j0, j1)
         self.kernels.lstm_dgates(self.gates + 4 * k, self.dc + b, self.dh + b, self.dy + k, self.c + k,
-                                 self.previous(self.c, self.c0, before, b0), m, H, j0, j1)
+                                 previous(self, self.c, self.c0, before, b0), m, H, j0, j1)
         meet(&self.barrier, size)
         # dh(t-1) = dgates(t) W_hh
-        self.product(self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False, backwards)
+        product(self, self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False, backwards)
 
 
-cdef class _GRU(_Loop):
+cdef class GRULoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         cdef char* gates = self.gates + 3 * k
         cdef char* dh = self.dh + b
-        cdef const char* h_prev = self.previous(self.h, self.h0, before, b0)
+        cdef const char* h_prev = previous(self, self.h, self.h0, before, b0)
         if self.reset_after:
             self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # dh(t-1) = z dh(t) + dhn W_hn + d[r z] W_h[rz]
-            self.product(self.w_n, dh, self.extra + k, H, m, j0, j1, True, backwards)
+            product(self, self.w_n, dh, self.extra + k, H, m, j0, j1, True, backwards)
         else:
             self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # drh = dn W_hn;  dh(t-1) = z dh(t) + r drh + d[r z] W_h[rz]
-            self.product(self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False, backwards)
+            product(self, self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False, backwards)
             self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
-        self.product(self.w, dh, gates, 3 * H, m, j0, j1, True, backwards)
+        product(self, self.w, dh, gates, 3 * H, m, j0, j1, True, backwards)
 
 
 def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):
     """Fill dpre (rows,H), the gradient of the pre-activations. dh (B,H) comes in as that of h_n, goes out as that of h0."""
-    cdef _RNN loop = _RNN()
+    cdef RNNLoop loop = RNNLoop()
     loop.w, loop.relu = w_hh, relu
     loop.gates, loop.h = <char*>address(dpre), <const char*>address(h)
-    loop.go(isa, plan, 0, plan.steps, dh, dy, sharing)
+    begin(loop, isa, plan, 0, plan.steps, dh, dy)
+    loop.go(sharing)
 
 
 def lstm(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, dh, dc, dy, dcs, c, c0, Matrix w_hh, sharing):
@@ -161,14 +153,15 @@ def lstm(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, dh, dc, dy, dc
     Turn gates into dgates. dh, dc (B,H) come in as the gradients of h(s1-1), c(s1-1) and go out as those of the states
     before s0. dcs (rows,H) is what arrives at c of all steps besides, or None. c0 (B,H) is c(s0-1).
     """
-    cdef _LSTM loop = _LSTM()
+    cdef LSTMLoop loop = LSTMLoop()
     cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
     loop.w, loop.start = w_hh, s0
-    loop.gates, loop.dc = loop.rows(gates, base), <char*>address(dc)
-    loop.c, loop.c0 = loop.rows(c, base), <const char*>address(c0)
+    loop.gates, loop.dc = rows(gates, base), <char*>address(dc)
+    loop.c, loop.c0 = rows(c, base), <const char*>address(c0)
     if dcs is not None:
         loop.dcs = <const char*>address(dcs)
-    loop.go(isa, plan, s0, s1, dh, dy, sharing)
+    begin(loop, isa, plan, s0, s1, dh, dy)
+    loop.go(sharing)
 
 
 def gru(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, extra, dh, drh, dy, h, h0, Matrix w_rz, Matrix w_n,
@@ -177,9 +170,10 @@ def gru(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, extra, dh, drh,
     Turn gates, and with the reset after the product extra, into gradients; dh as for the LSTM. drh (B,H) is scratch for
     the reset before.
     """
-    cdef _GRU loop = _GRU()
+    cdef GRULoop loop = GRULoop()
     cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
     loop.w, loop.w_n, loop.reset_after = w_rz, w_n, reset_after
-    loop.gates, loop.extra, loop.drh = loop.rows(gates, base), loop.rows(extra, base), <char*>address(drh)
+    loop.gates, loop.extra, loop.drh = rows(gates, base), rows(extra, base), <char*>address(drh)
     loop.h, loop.h0 = <const char*>address(h), <const char*>address(h0)
-    loop.go(isa, plan, s0, s1, dh, dy, sharing)
+    begin(loop, isa, plan, s0, s1, dh, dy)
+    loop.go(sharing)

@@ -2,7 +2,7 @@
 from fastrnn._core.kernels cimport fr_kernels, fr_step
 from fastrnn._core.matrix cimport Matrix
 from fastrnn._core.plan cimport Plan
-from fastrnn._core.team cimport fr_barrier
+from fastrnn._core.team cimport Work, fr_barrier
 
 
 cdef class Cell:
@@ -14,8 +14,10 @@ cdef class Cell:
     cdef Matrix w, w_n                  # for the blas engine
     cdef const void* bias
     cdef tuple owners
+    cdef object dtype
 
-    cdef pack(self, int half, w)
+    cdef set(self, int kind, const fr_kernels* kernels, Py_ssize_t H, Py_ssize_t G, dtype)
+    cdef pack(self, const char* w_hh)
 
 
 ctypedef struct Sequence:
@@ -39,3 +41,14 @@ cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_b
 # The steps s0 <= s < s1 of the sequences b0 <= b < b1 (as sorted), units as above.
 cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t b0, Py_ssize_t b1,
                int rank, int size, fr_barrier* barrier) noexcept nogil
+
+
+cdef class Loop(Work):
+    cdef Cell cell
+    cdef Plan plan
+    cdef Sequence q
+    cdef Py_ssize_t s0, s1
+    cdef bint by_units
+    cdef fr_barrier barrier
+
+    cdef go(self, int members, long patience)

@@ -7,6 +7,7 @@ from libc.string cimport memset
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table,
                                     kernels_of)
 from fastrnn._core.matrix cimport address, multiply
+from fastrnn._core.memory cimport Block, room
 from fastrnn._core.team cimport Work, cut, meet, run, share
 
 from fastrnn._core.matrix import aligned
@@ -32,29 +33,33 @@ cdef class Cell:
     """
 
     def __init__(self, str kind, str isa, bias, w_hh, matrices=None):
-        self.kind, self.H, self.G = KINDS[kind], w_hh.shape[1], w_hh.shape[0]
-        self.itemsize = w_hh.itemsize
-        self.kernels = kernels_of(find_table(isa), self.itemsize)
-        self.halves = 2 if self.kind == FR_GRU_RESET else 1
-        self.bias = address(bias)
-        if matrices is not None:
+        self.set(KINDS[kind], kernels_of(find_table(isa), w_hh.itemsize), w_hh.shape[1], w_hh.shape[0], w_hh.dtype)
+        self.bias, self.owners = address(bias), (bias,)
+        if matrices is None:
+            self.pack(<const char*>address(w_hh))
+        else:
             self.w, self.w_n = matrices if self.halves == 2 else (matrices[0], None)
-            self.owners = (bias,)
-            return
-        packed = []
-        for half in range(self.halves):
-            packed.append(self.pack(half, w_hh[2 * self.H * half:]))
-        self.owners = bias, *packed
 
-    cdef pack(self, int half, w):
-        cdef int kind = FR_GRU_UPDATE if half else self.kind
-        cdef void* source = address(w)
-        packed = aligned(self.kernels.step_size(kind, self.H), w.dtype)
-        cdef void* target = address(packed)
-        with nogil:
-            self.kernels.step_pack(target, kind, source, self.H)
-        self.packed[half], self.blocks[half] = <const char*>target, self.kernels.step_blocks(kind, self.H)
-        return packed
+    cdef set(self, int kind, const fr_kernels* kernels, Py_ssize_t H, Py_ssize_t G, dtype):
+        """All but the bias and the weights."""
+        self.kind, self.kernels, self.H, self.G = kind, kernels, H, G
+        self.dtype, self.itemsize = dtype, dtype.itemsize
+        self.halves = 2 if kind == FR_GRU_RESET else 1
+
+    cdef pack(self, const char* w_hh):
+        """Take the weights in, packed."""
+        cdef int half, kind
+        cdef void* target
+        cdef const void* source
+        for half in range(self.halves):
+            kind = FR_GRU_UPDATE if half else self.kind
+            source = w_hh + 2 * half * self.H * self.H * self.itemsize
+            packed = aligned(self.kernels.step_size(kind, self.H), self.dtype)
+            target = address(packed)
+            with nogil:
+                self.kernels.step_pack(target, kind, source, self.H)
+            self.packed[half], self.blocks[half] = <const char*>target, self.kernels.step_blocks(kind, self.H)
+            self.owners = *self.owners, packed
 
 
 cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_barrier* barrier,
@@ -104,14 +109,8 @@ cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_
         previous = row
 
 
-cdef class _Loop(Work):
+cdef class Loop(Work):
     """The time loop of one layer and direction."""
-    cdef Cell cell
-    cdef Plan plan
-    cdef Sequence q
-    cdef Py_ssize_t s0, s1
-    cdef bint by_units
-    cdef fr_barrier barrier
 
     cdef void part(self, int rank, int size) noexcept nogil:
         if self.by_units:
@@ -119,6 +118,18 @@ cdef class _Loop(Work):
         else:
             walk(self.cell, self.plan, &self.q, self.s0, self.s1, self.plan.cut(rank, size),
                  self.plan.cut(rank + 1, size), 0, 1, NULL)
+
+    cdef go(self, int members, long patience):
+        cdef Block product
+        if self.cell.packed[0] == NULL:
+            members = 1  # the BLAS shares out its own products
+            product = room(self.plan.B * self.cell.G * self.cell.itemsize)
+            self.q.product = product.data
+        with nogil:
+            if self.by_units:
+                run(self, members, patience)
+            else:
+                share(self, members, patience)
 
 
 def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, extra, h0, c0, bint save, sharing):
@@ -140,7 +151,7 @@ def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, ext
     """
     if plan.B == 0 or s0 == s1 or cell.H == 0:
         return
-    cdef _Loop loop = _Loop()
+    cdef Loop loop = Loop()
     loop.cell, loop.plan, loop.s0, loop.s1, loop.by_units = cell, plan, s0, s1, sharing.by_units
     loop.q.h, loop.q.gates, loop.q.h0 = <char*>address(h), <char*>address(gates), <char*>address(h0)
     loop.q.ldh, loop.q.save = cell.H, save
@@ -149,14 +160,4 @@ def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, ext
         loop.q.c, loop.q.c0 = <char*>address(c), <char*>address(c0)
     if extra is not None:
         loop.q.extra = <char*>address(extra)
-    cdef int members = sharing.members
-    cdef long patience = sharing.patience
-    if cell.packed[0] == NULL:
-        members = 1  # the BLAS shares out its own products
-        product = aligned(plan.B * cell.G, h.dtype)
-        loop.q.product = <char*>address(product)
-    with nogil:
-        if loop.by_units:
-            run(loop, members, patience)
-        else:
-            share(loop, members, patience)
+    loop.go(sharing.members, sharing.patience)

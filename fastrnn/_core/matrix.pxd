@@ -1,6 +1,7 @@
 # Weights as everything multiplies with them. See matrix.pyx.
 from fastrnn._core.blas cimport gemm
 from fastrnn._core.kernels cimport fr_kernels
+from fastrnn._core.team cimport Work
 
 
 cdef class Matrix:
@@ -15,6 +16,36 @@ cdef class Matrix:
     cdef Py_ssize_t itemsize
     cdef Py_ssize_t ld              # of what came: row stride, and whether it is (N,K) or (K,N)
     cdef bint by_output
+
+    cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
+             int unpacked_for)
+
+
+cdef class Multiplication(Work):
+    # c (m,N) = a (m,K) w, or c += with `add`, which is for one thread.
+    cdef Matrix w
+    cdef char* c
+    cdef const char* a
+    cdef Py_ssize_t ldc, lda, m
+    cdef bint add
+
+    cdef go(self, int members, long patience)
+
+
+cdef class Outer(Work):
+    # c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N), of whose rows first <= row < last of each block are added.
+    cdef const fr_kernels* kernels
+    cdef char* scratch          # of each part
+    cdef Py_ssize_t scratch_size
+    cdef char* c
+    cdef const char* a
+    cdef const char* b
+    cdef Py_ssize_t ldc, lda, ldb, M, N, itemsize
+    cdef const Py_ssize_t* blocks
+    cdef Py_ssize_t blocks_count
+    cdef bint add
+
+    cdef go(self, int members, long patience)
 
 
 cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m, bint add,

@@ -9,9 +9,8 @@ import numpy as np
 from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
+from fastrnn._core.memory cimport Block, room
 from fastrnn._core.team cimport MOST_MEMBERS, Work, cut, share
-
-from fastrnn._core.memory import empty
 
 HUGE = 2 * 1024 * 1024
 
@@ -42,27 +41,29 @@ cdef class Matrix:
     """
 
     def __init__(self, w, bint transposed=False, str isa=None, int unpacked_for=0):
-        cdef Py_ssize_t n = w.shape[0], k = w.shape[1]
-        self.dtype, self.itemsize = w.dtype, w.itemsize
+        cdef const fr_kernels* kernels = NULL if isa is None else kernels_of(find_table(isa), w.itemsize)
+        self.set(w, <const char*>address(w), w.shape[0], w.shape[1], w.dtype, kernels, transposed, unpacked_for)
+
+    cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
+             int unpacked_for):
+        """The same of memory that belongs to `owner`; no kernels for BLAS."""
+        self.dtype, self.itemsize, self.kernels = dtype, dtype.itemsize, kernels
         self.K, self.N = (n, k) if transposed else (k, n)
         self.ld, self.by_output = k, not transposed
-        if isa is not None:
-            self.kernels = kernels_of(find_table(isa), self.itemsize)
-        if isa is None or unpacked_for:
-            self.owner, self.data = w, <const char*>address(w)
+        cdef Block scratch
+        if kernels == NULL or unpacked_for:
+            self.owner, self.data = owner, w
             if unpacked_for:
                 unpacked_for = min(unpacked_for, MOST_MEMBERS)
                 self.scratch_size = COLUMNS * self.itemsize * max(1, self.K)
-                scratch = empty((unpacked_for * self.scratch_size // self.itemsize + COLUMNS,), w.dtype)
-                self.owner, self.members = (w, scratch), unpacked_for
-                self.scratch = <char*>((<size_t>address(scratch) + 63) & ~<size_t>63)
+                scratch = room(unpacked_for * self.scratch_size)
+                self.owner, self.members, self.scratch = (owner, scratch), unpacked_for, scratch.data
             return
-        self.owner = aligned(self.kernels.packed_size(self.K, self.N), w.dtype)
+        self.owner = aligned(kernels.packed_size(self.K, self.N), dtype)
         cdef void* target = address(self.owner)
-        cdef const void* source = address(w)
         self.data = <const char*>target
         with nogil:
-            self.kernels.pack(target, source, 1 if transposed else k, k if transposed else 1, self.K, self.N)
+            kernels.pack(target, w, 1 if transposed else k, k if transposed else 1, self.K, self.N)
 
 
 def aligned(Py_ssize_t size, dtype):
@@ -107,18 +108,20 @@ cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssi
                          min(w.N, cut(panels, rank + 1, size) * COLUMNS), False, False)
 
 
-cdef class _Multiplication(Work):
-    cdef Matrix w
-    cdef char* c
-    cdef const char* a
-    cdef Py_ssize_t ldc, lda, m
-    cdef bint add
-
+cdef class Multiplication(Work):
     cdef void part(self, int rank, int size) noexcept nogil:
         if self.add:  # alone
             multiply(self.w, self.c, self.ldc, self.a, self.lda, self.m, True, False)
         else:
             multiply_part(self.w, self.c, self.ldc, self.a, self.lda, self.m, rank, size)
+
+    cdef go(self, int members, long patience):
+        if self.add or self.w.kernels == NULL:
+            members = 1
+        elif self.w.scratch != NULL:
+            members = min(members, self.w.members)
+        with nogil:
+            share(self, members, patience)
 
 
 cdef Py_ssize_t row_stride(array, dtype) except -1:
@@ -131,65 +134,58 @@ def multiply_into(Matrix w, c, a, bint add=False, int members=1, long patience=0
     """c = a w, or c += with `add`, for whole arrays; the elements of a row lie together. For `members` see `_sharing`."""
     if a.shape[1] != w.K or c.shape[1] != w.N or a.shape[0] != c.shape[0]:
         raise ValueError(f"shapes do not fit: a {a.shape}, w {(w.K, w.N)}, c {c.shape}")
-    cdef _Multiplication job = _Multiplication()
+    cdef Multiplication job = Multiplication()
     job.w, job.m, job.add = w, a.shape[0], add
     job.ldc, job.lda = row_stride(c, w.dtype), row_stride(a, w.dtype)
     job.c, job.a = <char*>address(c), <const char*>address(a)
-    if add or w.kernels == NULL:
-        members = 1
-    elif w.scratch != NULL:
-        members = min(members, w.members)
-    with nogil:
-        share(job, members, patience)
+    job.go(members, patience)
 
 
-cdef class _Outer(Work):
-    cdef const fr_kernels* kernels
-    cdef char* scratch          # of each part
-    cdef Py_ssize_t scratch_size
-    cdef char* c
-    cdef const char* a
-    cdef const char* b
-    cdef Py_ssize_t ldc, lda, ldb, M, N, itemsize
-    cdef const Py_ssize_t[:, ::1] blocks
-    cdef bint add
-
+cdef class Outer(Work):
     cdef void part(self, int rank, int size) noexcept nogil:
         cdef Py_ssize_t m = cut(self.M, rank, size), i, row
-        for i in range(self.blocks.shape[0]):
-            row = self.blocks[i, 0]
+        for i in range(self.blocks_count):
+            row = self.blocks[2 * i]
             self.kernels.outer(self.c + m * self.ldc * self.itemsize, self.ldc,
                                self.a + (row * self.lda + m) * self.itemsize, self.lda,
                                self.b + row * self.ldb * self.itemsize, self.ldb, cut(self.M, rank + 1, size) - m, self.N,
-                               self.blocks[i, 1] - row, self.add or i > 0, self.scratch + rank * self.scratch_size)
+                               self.blocks[2 * i + 1] - row, self.add or i > 0, self.scratch + rank * self.scratch_size)
+
+    cdef go(self, int members, long patience):
+        cdef Py_ssize_t K = 0, i
+        for i in range(self.blocks_count):
+            K = max(K, self.blocks[2 * i + 1] - self.blocks[2 * i])
+        members = max(1, min(members, MOST_MEMBERS))  # no more parts are made, and each has scratch for its rows
+        cdef Py_ssize_t part = (self.M + members - 1) // members, alone
+        # Alone it is all of M; a whole number of cache lines.
+        alone = self.kernels.outer_size(self.M, self.N, K) * self.itemsize
+        self.scratch_size = alone if members == 1 else self.kernels.outer_size(part, self.N, K) * self.itemsize
+        self.scratch_size = (self.scratch_size + 63) & ~63
+        cdef Block scratch = room(max(alone, members * self.scratch_size))
+        self.scratch = scratch.data
+        with nogil:
+            share(self, members, patience)
 
 
-def outer_into(str isa, c, a, b, blocks, bint add=False, int members=1, long patience=0):
+def outer_into(str isa, c, a, b, const Py_ssize_t[:, ::1] blocks, bint add=False, int members=1, long patience=0):
     """c (M,N) = a' b, or c += with `add`; a (K,M), b (K,N), of whose rows each (first, last) of `blocks` is added."""
     if a.shape[0] != b.shape[0] or c.shape[0] != a.shape[1] or c.shape[1] != b.shape[1]:
         raise ValueError(f"shapes do not fit: a {a.shape}, b {b.shape}, c {c.shape}")
-    cdef _Outer job = _Outer()
-    cdef Py_ssize_t K = 0, i
-    job.blocks = blocks
-    for i in range(job.blocks.shape[0]):
-        if not 0 <= job.blocks[i, 0] <= job.blocks[i, 1] <= a.shape[0]:
-            raise ValueError(f"blocks: {blocks[i]}, expected rows within 0 to {a.shape[0]}")
-        K = max(K, job.blocks[i, 1] - job.blocks[i, 0])
-    if job.blocks.shape[0] == 0 and not add:
-        c[...] = 0
+    cdef Outer job = Outer()
+    cdef Py_ssize_t i
+    for i in range(blocks.shape[0]):
+        if not 0 <= blocks[i, 0] <= blocks[i, 1] <= a.shape[0]:
+            raise ValueError(f"blocks: {np.asarray(blocks[i])}, expected rows within 0 to {a.shape[0]}")
+    if blocks.shape[0] == 0:
+        if not add:
+            c[...] = 0
+        return
+    job.blocks, job.blocks_count = &blocks[0, 0], blocks.shape[0]
     job.itemsize, job.M, job.N = c.itemsize, a.shape[1], b.shape[1]
     job.kernels, job.add = kernels_of(find_table(isa), job.itemsize), add
     job.ldc, job.lda, job.ldb = row_stride(c, c.dtype), row_stride(a, c.dtype), row_stride(b, c.dtype)
     job.c, job.a, job.b = <char*>address(c), <const char*>address(a), <const char*>address(b)
-    members = max(1, min(members, MOST_MEMBERS))  # no more parts are made, and each has scratch for its rows
-    cdef Py_ssize_t part = (job.M + members - 1) // members
-    # Alone it is all of M; a whole number of cache lines.
-    job.scratch_size = (job.kernels.outer_size(job.M if members == 1 else part, job.N, K) * job.itemsize + 63) & ~63
-    alone = job.kernels.outer_size(job.M, job.N, K) * job.itemsize
-    scratch = empty((max(alone, members * job.scratch_size) // job.itemsize,), c.dtype)
-    job.scratch = <char*>address(scratch)
-    with nogil:
-        share(job, members, patience)
+    job.go(members, patience)
 
 
 def sum_rows_into(str isa, y, a, const Py_ssize_t[:, ::1] blocks, bint add=False):

@@ -11,7 +11,6 @@ from cpython.buffer cimport PyBuffer_FillInfo
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
-from contextlib import contextmanager
 from contextvars import ContextVar
 from math import prod
 
@@ -32,8 +31,6 @@ cdef extern from *:
     void fr_ask_for_huge_pages(void* memory, size_t nbytes) nogil
 
 cdef enum:
-    CLASSES = 4 * 64   # four sizes to each power of two, so at most a quarter is wasted
-    PER_CLASS = 32
     ALIGNMENT = 64
     HUGE = 2 * 1024 * 1024
 
@@ -44,10 +41,6 @@ MAX_BYTES = 2**47           # more than a process can address
 
 cdef class Pool:
     """Blocks without an owner, up to so many bytes."""
-    cdef size_t keep_bytes, kept_bytes
-    cdef void* kept[CLASSES][PER_CLASS]
-    cdef int kept_count[CLASSES]
-    cdef cython.pymutex lock
 
     def __cinit__(self, keep_bytes=None):
         self.keep_bytes = <size_t>-1 if keep_bytes is None else <size_t>keep_bytes
@@ -123,17 +116,20 @@ cdef class Workspace(Pool):
         return f"<Workspace with {self.nbytes} bytes to be used again>"
 
 
-@contextmanager
-def working_in(workspace):
-    """Take memory from a workspace, within this thread (or asyncio task); None changes nothing."""
-    if workspace is None:
-        yield
-        return
-    token = _active.set(workspace)
-    try:
-        yield
-    finally:
-        _active.reset(token)
+cdef class working_in:
+    """A context whose memory is taken from a workspace, within this thread (or asyncio task); None changes nothing."""
+    cdef object workspace, token
+
+    def __init__(self, workspace):
+        self.workspace = workspace
+
+    def __enter__(self):
+        if self.workspace is not None:
+            self.token = _active.set(self.workspace)
+
+    def __exit__(self, *error):
+        if self.workspace is not None:
+            _active.reset(self.token)
 
 
 cdef size_t round_up(size_t nbytes, int* size_class) noexcept nogil:
@@ -149,12 +145,6 @@ cdef size_t round_up(size_t nbytes, int* size_class) noexcept nogil:
 @cython.final
 cdef class Block:
     """A piece of memory under one or more arrays."""
-    cdef Pool pool
-    cdef void* raw
-    cdef char* data
-    cdef Py_ssize_t nbytes
-    cdef size_t size
-    cdef int size_class
 
     def __cinit__(self, Py_ssize_t nbytes, Pool pool):
         self.nbytes, self.pool = nbytes, pool
@@ -175,6 +165,10 @@ cdef class Block:
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
         PyBuffer_FillInfo(buffer, self, self.data, self.nbytes, 0, flags)
+
+
+cdef Block room(Py_ssize_t nbytes):
+    return Block(max(1, nbytes), _active.get())
 
 
 def empty(shape, dtype):

@@ -1,0 +1,402 @@
+"""Training passes of one direction of one layer over dense sequences, each in one compiled call, for the native engine.
+
+`fastrnn._compiled` says in Python how a pass goes, for everything there is: ragged sequences, checkpoints, the BLAS. What
+lies between its calls of the kernels is most of a small pass: forward and back of an LSTM at T=1, B=1, I=H=32 took 121 us
+that way and takes 24 this way, T=100, B=1, I=16, H=32 213 and 114 us (Zen 3, one thread, busy host). Here are the same
+steps for what is plain; whatever is not is refused with None.
+
+All pointers go in bytes. Rows are those of a dense plan (plan.pyx): (T,B,width) as it lies.
+"""
+import numpy as np
+
+from libc.string cimport memcpy, memset
+
+from cpython.buffer cimport PyBuffer_Release
+
+from fastrnn._core cimport back
+from fastrnn._core.cell cimport Cell, Loop
+from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table, fr_kernels,
+                                    kernels_of)
+from fastrnn._core.matrix cimport Matrix, Multiplication, Outer
+from fastrnn._core.memory cimport Block, room
+from fastrnn._core.plan cimport Plan
+from fastrnn._core.stack cimport take
+
+from fastrnn._core.cell import KINDS
+from fastrnn._core.memory import SMALLEST as KEPT_FROM
+
+cdef:
+    object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
+    Py_ssize_t SMALLEST = KEPT_FROM
+
+cdef enum:
+    WORTH_ASKING = 1000000      # multiplications; see _sharing.py
+    # Without `save`, gates of this many bytes and more are made block by block elsewhere.
+    BLOCK_BYTES = 2 * 1024 * 1024
+
+
+cdef class Pass:
+    """A forward pass, and what is kept of it for the way back."""
+    cdef const fr_kernels* kernels
+    cdef Plan plan
+    cdef int kind
+    cdef Py_ssize_t T, B, I, H, gates_width, item
+    cdef object dtype, sharing
+    cdef tuple owners               # of all that is pointed to
+    cdef const char* x
+    cdef const char* w_ih
+    cdef const char* w_hh
+    cdef bint has_b_ih, has_b_hh, used
+    cdef Block states, kept
+    cdef char* h                    # (T*B,H), in `states`, with h0 before or behind it; the rest in `kept`
+    cdef char* gates                # (T*B,gates_width); of an RNN h
+    cdef char* c0                   # (B,H)
+    cdef char* c                    # (T*B,H)
+    cdef char* extra                # (T*B,H)
+
+    cdef bint accept(self, str kind, str isa, x, w_ih, w_hh, b_ih, b_hh):
+        """Take the arguments in, but for states; False if they are not plain."""
+        cdef Py_buffer view
+        if type(x) is not ndarray or kind not in KINDS:
+            return False
+        self.kind, self.item = KINDS[kind], x.itemsize
+        cdef Py_ssize_t G = 4 if self.kind == FR_LSTM else 3 if self.kind in (FR_GRU, FR_GRU_RESET) else 1
+        if self.item != 4 and self.item != 8 or not take(&view, x, self.item, 3, False):
+            return False
+        self.dtype = FLOAT32 if self.item == 4 else FLOAT64
+        self.T, self.B, self.I, self.x = view.shape[0], view.shape[1], view.shape[2], <const char*>view.buf
+        PyBuffer_Release(&view)
+        if type(w_hh) is not ndarray or not take(&view, w_hh, self.item, 2, False):
+            return False
+        self.H, self.gates_width, self.w_hh = view.shape[1], view.shape[0], <const char*>view.buf
+        PyBuffer_Release(&view)
+        if self.gates_width != G * self.H or 0 in (self.T, self.B, self.I, self.H):
+            return False
+        if max(self.T * self.B, self.I, self.gates_width) > 0x7fffffff:
+            return False
+        self.w_ih = self.plain(w_ih, 2, self.gates_width, self.I)
+        self.has_b_ih, self.has_b_hh = b_ih is not None, b_hh is not None
+        self.kernels = kernels_of(find_table(isa), self.item)
+        self.owners = x, w_ih, w_hh
+        return self.w_ih != NULL
+
+    cdef char* plain(self, array, int ndim, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2=0, bint writable=False):
+        """Where an array of this shape begins, NULL if it is not plain."""
+        cdef Py_buffer view
+        if type(array) is not ndarray or not take(&view, array, self.item, ndim, writable):
+            return NULL
+        PyBuffer_Release(&view)  # the array stays with whoever gave it
+        if view.shape[0] != n0 or ndim > 1 and view.shape[1] != n1 or ndim > 2 and view.shape[2] != n2:
+            return NULL
+        return <char*>view.buf
+
+    cdef bint copy_state(self, char* to, array):
+        """A state (B,H), or zeros for None; False if it is not plain."""
+        cdef const char* source
+        if array is None:
+            memset(to, 0, self.B * self.H * self.item)
+            return True
+        source = self.plain(array, 2, self.B, self.H)
+        if source != NULL:
+            memcpy(to, source, self.B * self.H * self.item)
+        return source != NULL
+
+    cdef bint set_bias(self, char* bias, b_ih, b_hh):
+        """The bias as the cells want it, see fastrnn.h; False if one is not plain."""
+        cdef Py_ssize_t n = self.gates_width, k = n
+        cdef const char* source
+        if self.kind == FR_GRU or self.kind == FR_GRU_RESET:
+            k = 2 * self.H
+            memset(bias + n * self.item, 0, self.H * self.item)
+        memset(bias, 0, n * self.item)
+        if b_ih is not None:
+            source = self.plain(b_ih, 1, n, 0)
+            if source == NULL:
+                return False
+            memcpy(bias, source, n * self.item)
+        if b_hh is not None:
+            source = self.plain(b_hh, 1, n, 0)
+            if source == NULL:
+                return False
+            self.kernels.times(bias, source, k, NULL, 1, k, True)
+            memcpy(bias + n * self.item, source + k * self.item, (n - k) * self.item)
+        return True
+
+    @property
+    def nbytes(self):
+        """What is kept, in bytes."""
+        return self.states.nbytes + self.kept.nbytes
+
+    cdef array(self, tuple shape, Py_ssize_t nbytes):
+        """An array for a result."""
+        return ndarray(shape, self.dtype, room(nbytes)) if nbytes >= SMALLEST else ndarray(shape, self.dtype)
+
+    cdef char* start(self, array):
+        """Where an array of `array` begins."""
+        cdef Py_buffer view
+        take(&view, array, self.item, array.ndim, True)
+        PyBuffer_Release(&view)
+        return <char*>view.buf
+
+    cdef multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
+                  bint transposed):
+        """c = a (rows,k) W', or with `transposed` a (rows,n) W, for W (n,k)."""
+        cdef:
+            Py_ssize_t m = self.T * self.B
+            Multiplication job = Multiplication.__new__(Multiplication)
+            int members = 1
+            long patience = 0
+        if m * n * k >= WORTH_ASKING:
+            how = self.sharing.independent(m * n * k, m // self.sharing.ROWS)
+            members, patience = how.members, how.patience
+        job.w = Matrix.__new__(Matrix)
+        job.w.set(self, w, n, k, self.dtype, self.kernels, transposed, members)
+        job.c, job.ldc, job.a, job.lda, job.m = c, job.w.N, a, lda, m
+        job.go(members, patience)
+
+    cdef loop_sharing(self):
+        """How threads share the time loop."""
+        if self.T * self.B * self.gates_width * self.H < WORTH_ASKING:
+            return self.sharing.ALONE
+        return self.sharing.passing(self.T, self.B, self.gates_width * self.H, self.item)
+
+    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows, bint transposed, bint once):
+        """So many rows of W_hh, from the first on, for a time loop; once: for one step on one thread."""
+        cdef Matrix matrix = Matrix.__new__(Matrix)
+        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, transposed, once)
+        return matrix
+
+    cdef forward(self, h0, c0, b_ih, b_hh, bint reverse):
+        cdef:
+            Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item, size = rows * H * self.item
+            Py_ssize_t gates = self.gates_width * rows * self.item
+            bint lstm = self.kind == FR_LSTM, rnn = self.kind in (FR_RNN_TANH, FR_RNN_RELU), once
+            Cell cell = Cell.__new__(Cell)
+            Loop loop = Loop.__new__(Loop)
+            char* begin
+            char* bias
+        self.plan = Plan(self.T, self.B, None, reverse)
+        self.states = room(state + size)
+        self.h, begin = self.states.data + (0 if reverse else state), self.states.data + (size if reverse else 0)
+        # gates | c0, c | extra | bias
+        self.kept = room((0 if rnn else gates + size) + (state if lstm else 0) + 4 * H * self.item)
+        self.gates = self.h if rnn else self.kept.data
+        self.extra = self.c0 = self.kept.data + (0 if rnn else gates)
+        self.c = self.c0 + state if lstm else NULL
+        bias = self.kept.data + self.kept.nbytes - 4 * H * self.item
+        if not self.set_bias(bias, b_ih, b_hh) or not self.copy_state(begin, h0):
+            return None
+        if lstm and not self.copy_state(self.c0, c0):
+            return None
+        sharing = self.loop_sharing()
+        once = self.T == 1 and sharing.members == 1
+        cell.set(self.kind, self.kernels, H, self.gates_width, self.dtype)
+        cell.bias, cell.owners = bias, (self,)
+        if not once:
+            cell.pack(self.w_hh)
+        elif self.kind == FR_GRU_RESET:
+            cell.w, cell.w_n = self.recurrent(0, 2 * H, False, True), self.recurrent(2 * H, H, False, True)
+        else:
+            cell.w = self.recurrent(0, self.gates_width, False, True)
+        self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
+        loop.cell, loop.plan, loop.s1, loop.by_units = cell, self.plan, self.T, sharing.by_units
+        loop.q.h, loop.q.ldh, loop.q.gates, loop.q.save = self.h, H, self.gates, True
+        loop.q.h0, loop.q.c, loop.q.c0, loop.q.extra = begin, self.c, self.c0, self.extra
+        loop.go(sharing.members, sharing.patience)
+        y = ndarray((self.T, self.B, H), self.dtype, self.states, self.h - self.states.data)
+        return (y, *[self.last(self.h), *([self.last(self.c)] if lstm else [])])
+
+    cdef last(self, const char* rows):
+        """A copy of the last step's rows (B,H)."""
+        cdef Py_ssize_t state = self.B * self.H * self.item
+        result = self.array((self.B, self.H), state)
+        memcpy(self.start(result), rows + self.plan.row(self.T - 1) * self.H * self.item, state)
+        return result
+
+    def show(self):
+        """gates (T*B,G*H) and c (T*B,H), or None, as they are now: views."""
+        rows, G = self.T * self.B, self.gates_width
+        gates = ndarray((rows, G), self.dtype, self.kept, self.gates - self.kept.data)
+        c = ndarray((rows, self.H), self.dtype, self.kept, self.c - self.kept.data) if self.c != NULL else None
+        return gates, c
+
+    def backward(self, dy, dh_n, dc_n, dcs, frozenset need):
+        """
+        The gradients of everything: those of x, h0, c0 (LSTM), w_ih, w_hh, b_ih, b_hh, None for what is not needed or was
+        not there. None, with nothing changed, if an argument is not plain, or at the second time.
+        """
+        cdef:
+            Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item
+            Py_ssize_t nbytes = rows * H * self.item
+            bint lstm = self.kind == FR_LSTM, once
+            back.Loop loop
+            Block zeros
+            const char* of_y
+            const char* of_c = NULL
+        dh, dc = self.array((self.B, H), state), self.array((self.B, H), state) if lstm else None
+        if dy is None:
+            zeros = room(nbytes)
+            memset(zeros.data, 0, nbytes)
+            of_y = zeros.data
+        else:
+            of_y = self.plain(dy, 3, self.T, self.B, H)
+        if of_y == NULL or not self.copy_state(self.start(dh), dh_n):
+            return None
+        if lstm and not self.copy_state(self.start(dc), dc_n):
+            return None
+        if dcs is not None:
+            of_c = self.plain(dcs, 3, self.T, self.B, H)
+            if of_c == NULL:
+                return None
+        if self.used:
+            return None
+        self.used = True
+        sharing = self.loop_sharing()
+        once = self.T == 1 and sharing.members == 1
+        if lstm:
+            loop = self.lstm_loop(self.start(dc), of_c, once)
+        elif self.gates == self.h:
+            loop = self.rnn_loop(once)
+        else:
+            loop = self.gru_loop(once)
+        loop.set(self.kernels, self.plan, 0, self.T, H, self.item, self.start(dh), of_y)
+        loop.go(sharing)
+        return self.gradients(loop.gates, dh, dc, need)
+
+    cdef back.Loop lstm_loop(self, char* dc, const char* dcs, bint once):
+        cdef back.LSTMLoop loop = back.LSTMLoop.__new__(back.LSTMLoop)
+        loop.gates, loop.c, loop.c0, loop.dc, loop.dcs = self.gates, self.c, self.c0, dc, dcs
+        loop.w = self.recurrent(0, self.gates_width, True, once)
+        return loop
+
+    cdef back.Loop rnn_loop(self, bint once):
+        cdef back.RNNLoop loop = back.RNNLoop.__new__(back.RNNLoop)
+        cdef Block dpre = room(self.T * self.B * self.H * self.item)
+        loop.h, loop.relu, loop.gates, self.kept = self.h, self.kind == FR_RNN_RELU, dpre.data, dpre
+        loop.w = self.recurrent(0, self.H, True, once)
+        return loop
+
+    cdef back.Loop gru_loop(self, bint once):
+        cdef back.GRULoop loop = back.GRULoop.__new__(back.GRULoop)
+        cdef Py_ssize_t H = self.H
+        cdef Block drh = room(self.B * H * self.item)
+        loop.gates, loop.extra, loop.h, loop.h0 = self.gates, self.extra, self.h, self.states.data
+        if self.plan.reverse:
+            loop.h0 += self.T * self.B * H * self.item
+        loop.reset_after, loop.drh = self.kind == FR_GRU, drh.data
+        loop.w, loop.w_n = self.recurrent(0, 2 * H, True, once), self.recurrent(2 * H, H, True, once)
+        self.owners = *self.owners, drh
+        return loop
+
+    cdef gradients(self, const char* dgates, dh, dc, frozenset need):
+        """All of them, from those of the gates."""
+        cdef:
+            Py_ssize_t H = self.H, G = self.gates_width, I = self.I, rows = self.T * self.B, item = self.item
+            Block sums = self.blocks_of_sums()
+            const char* previous = self.states.data + (self.B * H * item if self.plan.reverse else 0)
+            const char* dn = dgates + 2 * H * item
+            const char* n_times = previous
+            Py_ssize_t ldn = G
+            char* target
+            bint gru = self.kind == FR_GRU or self.kind == FR_GRU_RESET
+        dx = dw_ih = dw_hh = db_ih = db_hh = None
+        if gru:
+            # extra is now the gradient of h(t-1) W_hn' + b_hn, or still r h(t-1), which W_hn was multiplied with
+            if self.kind == FR_GRU:
+                dn, ldn = self.extra, H
+            else:
+                n_times = self.extra
+        if "x" in need:
+            dx = self.array((self.T, self.B, I), rows * I * item)
+            self.multiply(self.start(dx), dgates, G, self.w_ih, G, I, True)
+        if "w_ih" in need:
+            dw_ih = self.array((G, I), G * I * item)
+            self.outer(sums, self.start(dw_ih), dgates, G, G, self.x, I)
+        if "w_hh" in need:
+            dw_hh = self.array((G, H), G * H * item)
+            target = self.start(dw_hh)
+            self.outer(sums, target, dgates, G, 2 * H if gru else G, previous, H)
+            if gru:
+                self.outer(sums, target + 2 * H * H * item, dn, ldn, H, n_times, H)
+        if self.has_b_ih and "b_ih" in need:
+            db_ih = self.array((G,), G * item)
+            self.sum(sums, self.start(db_ih), dgates, G, G)
+        if self.has_b_hh and "b_hh" in need:
+            db_hh = self.array((G,), G * item)
+            target = self.start(db_hh)
+            if db_ih is not None and self.kind != FR_GRU:
+                memcpy(target, self.start(db_ih), G * item)
+            else:
+                self.sum(sums, target, dgates, G, 2 * H if gru else G)
+                if gru:
+                    self.sum(sums, target + 2 * H * item, dn, ldn, H)
+        states = (dh if "h0" in need else None,)
+        if self.kind == FR_LSTM:
+            states = (*states, dc if "c0" in need else None)
+        return dx, *states, dw_ih, dw_hh, db_ih, db_hh
+
+    cdef Block blocks_of_sums(self):
+        """The rows first <= row < last of each block of a sum over all steps, as `Plan.blocks_of_sums` cuts them."""
+        cdef Py_ssize_t most = self.plan.steps_at_once, n = (self.T + most - 1) // most, i, s0, s1
+        cdef Block block = room(2 * n * sizeof(Py_ssize_t))
+        cdef Py_ssize_t* rows = <Py_ssize_t*>block.data
+        for i in range(n):  # from the last steps to the first
+            s0 = (n - 1 - i) * most
+            s1 = min(self.T, s0 + most)
+            rows[2 * i] = self.plan.first_row(s0, s1)
+            rows[2 * i + 1] = rows[2 * i] + self.plan.count(s0, s1)
+        return block
+
+    cdef outer(self, Block sums, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, const char* b, Py_ssize_t n):
+        """c (m,n) = a' b over all rows; b's lie together."""
+        cdef:
+            Outer job = Outer.__new__(Outer)
+            int members = 1
+            long patience = 0
+            Py_ssize_t work = self.T * self.B * m * n
+        if work >= WORTH_ASKING:
+            how = self.sharing.independent(work, m // self.sharing.ROWS)
+            members, patience = how.members, how.patience
+        job.kernels, job.itemsize, job.M, job.N = self.kernels, self.item, m, n
+        job.c, job.ldc, job.a, job.lda, job.b, job.ldb = c, n, a, lda, b, n
+        job.blocks, job.blocks_count = <const Py_ssize_t*>sums.data, sums.nbytes // (2 * sizeof(Py_ssize_t))
+        job.go(members, patience)
+
+    cdef void sum(self, Block sums, char* y, const char* a, Py_ssize_t lda, Py_ssize_t n) noexcept:
+        """y (n) = the sum of all rows of a."""
+        cdef const Py_ssize_t* rows = <const Py_ssize_t*>sums.data
+        cdef Py_ssize_t i, count = sums.nbytes // (2 * sizeof(Py_ssize_t))
+        with nogil:
+            for i in range(count):
+                self.kernels.sum_rows(y, a + rows[2 * i] * lda * self.item, lda, rows[2 * i + 1] - rows[2 * i], n, i > 0)
+
+
+def forward(str isa, str kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh, bint reverse, bint save, sharing):
+    """
+    Run forward, keeping what backward needs.
+
+    Parameters
+    ----------
+    isa, kind : str
+        As for `_core.cell.Cell`.
+    x, h0, c0, w_ih, w_hh, b_ih, b_hh
+        As in `fastrnn.functional`, as they came; c0 None but for an LSTM.
+    save : bool
+        Whether `Pass.backward` will be called.
+    sharing : module
+        `fastrnn._sharing`.
+
+    Returns
+    -------
+    tuple or None
+        The pass, y, h_n and an LSTM's c_n. None if an argument is not plain, that is, an array in C order of native
+        floats, none of them empty, and all shapes fit; or if without `save` too much would be kept.
+    """
+    cdef Pass it = Pass.__new__(Pass)
+    if not it.accept(kind, isa, x, w_ih, w_hh, b_ih, b_hh):
+        return None
+    if not save and it.T * it.B * it.gates_width * it.item > BLOCK_BYTES:
+        return None
+    it.sharing = sharing
+    results = it.forward(h0, c0, b_ih, b_hh, reverse)
+    return None if results is None else (it, *results)

@@ -1,0 +1,33 @@
+# Memory that is used again. See memory.pyx.
+cimport cython
+
+
+cdef enum:
+    CLASSES = 4 * 64   # four sizes to each power of two, so at most a quarter is wasted
+    PER_CLASS = 32
+
+
+cdef class Pool:
+    cdef size_t keep_bytes, kept_bytes
+    cdef void* kept[CLASSES][PER_CLASS]
+    cdef int kept_count[CLASSES]
+    cdef cython.pymutex lock
+
+    cdef void give_back(self) noexcept nogil
+    cdef void* take(self, int size_class, size_t size)
+    cdef bint keep(self, void* raw, int size_class, size_t size)
+
+
+@cython.final
+cdef class Block:
+    """A piece of memory under one or more arrays."""
+    cdef Pool pool
+    cdef void* raw
+    cdef char* data         # begins at a 64-byte boundary
+    cdef Py_ssize_t nbytes
+    cdef size_t size
+    cdef int size_class
+
+
+# A block of the workspace in use.
+cdef Block room(Py_ssize_t nbytes)

@@ -1,0 +1,74 @@
+"""The short way of a pass: dense sequences in plain arrays, on the native engine. Everything else goes the long one.
+
+`_core.dense` has it in one compiled call forward and one back. Both ways have the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn import _check, _settings, _sharing
+from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+from fastrnn._core import dense
+from fastrnn._core.cell import KINDS
+
+LETTERS = {"lstm": "ifgo", "gru": "rzn"}
+GRADS = {"rnn": RNNGrads, "lstm": LSTMGrads, "gru": GRUGrads}
+
+
+class DenseCache(Cache):
+    """That of a pass by the short way."""
+
+    __slots__ = ()
+
+
+def forward(
+    cell: str, kind: str, x: Any, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, reverse: Any, save: Any
+) -> tuple | None:
+    """As `fastrnn.functional.<cell>_forward`; `kind` is of `_core.cell`. None where it has to go the long way."""
+    engine, isa = _settings.resolve()
+    if engine != "native":
+        return None
+    arrays = x, h0, c0, w_ih, w_hh, b_ih, b_hh
+    results = dense.forward(isa, kind, *arrays, reverse, save, _sharing)
+    if results is None and kind in KINDS:  # what is not plain is converted, or refused
+        states = {"h0": h0, "c0": c0} if cell == "lstm" else {"h0": h0}
+        x, states, *rest = _check.sequence_inputs(cell, x, states, w_ih, w_hh, b_ih, b_hh, None)[:6]
+        arrays = x, *states, *([] if cell == "lstm" else [None]), *rest
+        results = dense.forward(isa, kind, *arrays, reverse, save, _sharing)
+    if results is None:
+        return None
+    kept, y, *states = results
+    if not save:
+        return y, *states, None
+    return y, *states, DenseCache(cell, engine, y, kept, gates=lambda: _gates(cell, kept, y))
+
+
+def _gates(cell: str, kept: dense.Pass, y: np.ndarray) -> dict[str, np.ndarray]:
+    if cell == "rnn":
+        return {"h": y}
+    gates, c = kept.show()
+    blocks = np.split(gates, len(LETTERS[cell]), axis=1)  # copied: backward makes gradients of them
+    shown = {name: block.reshape(y.shape).copy() for name, block in zip(LETTERS[cell], blocks, strict=True)}
+    if c is not None:
+        shown["c"] = c.reshape(y.shape)
+        shown["c"].flags.writeable = False
+    return shown | {"h": y}
+
+
+def backward(
+    cell: str, cache: Any, dy: Any, dh_n: Any, dc_n: Any, dc: Any, need: frozenset[str]
+) -> RNNGrads | LSTMGrads | GRUGrads | None:
+    """As `fastrnn.functional.<cell>_backward`. None where `cache` is of the long way, or of no use."""
+    if type(cache) is not DenseCache or cache.cell != cell or cache.used:
+        return None
+    (kept,) = cache.peek()
+    grads = kept.backward(dy, dh_n, dc_n, dc, need)
+    if grads is None:  # what is not plain is converted, or refused
+        ends = {"dh_n": dh_n, "dc_n": dc_n} if cell == "lstm" else {"dh_n": dh_n}
+        dy, states = _check.output_gradients(cell, "compiled", cache, dy, ends)
+        grads = kept.backward(dy, *states, *([] if cell == "lstm" else [None]), _check.step_gradients(cache, dc), need)
+    cache.take()
+    return GRADS[cell](*grads)
