@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,8 +16,10 @@ from fastrnn._core.matrix import Matrix
 from fastrnn._core.plan import Plan
 from fastrnn._core.stream import Stepper
 from fastrnn._products import BlasProducts
-from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.packed import PackedSequence, unpacked
+
+if TYPE_CHECKING:
+    from fastrnn.layers.recurrent import RecurrentLayer
 
 
 def _stack_layers(layer: RecurrentLayer, isa: str, packed: bool) -> list[stack.Layer]:

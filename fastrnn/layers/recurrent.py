@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,11 +14,9 @@ from fastrnn import _check
 from fastrnn._core.memory import Workspace, working_in
 from fastrnn.layers._initial_state import InitialState
 from fastrnn.layers._merge import MODES, merged, parted
+from fastrnn.layers.frozen import Frozen
 from fastrnn.module import float_dtype
 from fastrnn.packed import PackedSequence, like_packed, pad_packed_sequence, repacked, unpacked
-
-if TYPE_CHECKING:
-    from fastrnn.layers.frozen import Frozen
 
 Seed = int | np.random.Generator | None
 
@@ -517,6 +515,4 @@ class RecurrentLayer(InitialState):
         Frozen
             Safe to call from many threads at once; later changes of this layer do not reach it.
         """
-        from fastrnn.layers.frozen import Frozen
-
         return Frozen(self)
