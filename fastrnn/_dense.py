@@ -49,12 +49,12 @@ def forward(
 def _gates(cell: str, kept: dense.Pass, y: np.ndarray) -> dict[str, np.ndarray]:
     if cell == "rnn":
         return {"h": y}
-    gates, c = kept.show()
-    blocks = np.split(gates, len(LETTERS[cell]), axis=1)  # copied: backward makes gradients of them
-    shown = {name: block.reshape(y.shape).copy() for name, block in zip(LETTERS[cell], blocks, strict=True)}
-    if c is not None:
-        shown["c"] = c.reshape(y.shape)
-        shown["c"].flags.writeable = False
+    other, gates = kept.show()
+    blocks = np.split(gates, len(LETTERS[cell]), axis=2)  # copied: backward makes gradients of them
+    shown = {name: block.copy() for name, block in zip(LETTERS[cell], blocks, strict=True)}
+    if cell == "lstm":
+        other.flags.writeable = False
+        shown["c"] = other
     return shown | {"h": y}
 
 

@@ -214,11 +214,16 @@ cdef class Pass:
         return result
 
     def show(self):
-        """gates (T*B,G*H) and c (T*B,H), or None, as they are now: views."""
-        rows, G = self.T * self.B, self.gates_width
-        gates = ndarray((rows, G), self.dtype, self.kept, self.gates - self.kept.data)
-        c = ndarray((rows, self.H), self.dtype, self.kept, self.c - self.kept.data) if self.c != NULL else None
-        return gates, c
+        """
+        What is kept, as it is now: views (T,B,width). Of an LSTM c and the gates, of a GRU what meets the reset gate and the
+        gates, of an RNN nothing.
+        """
+        if self.gates == self.h:
+            return ()
+        return self.view(self.extra if self.c == NULL else self.c, self.H), self.view(self.gates, self.gates_width)
+
+    cdef view(self, const char* rows, Py_ssize_t width):
+        return ndarray((self.T, self.B, width), self.dtype, self.kept, rows - self.kept.data)
 
     def backward(self, dy, dh_n, dc_n, dcs, frozenset need):
         """
