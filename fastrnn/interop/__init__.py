@@ -1,6 +1,6 @@
 """Ways in from other libraries, and out to them; each is imported when it is first used, and needs its library.
 
-`fastrnn.interop.onnx` runs, reads and writes ONNX models.
+`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.sklearn` has estimators for scikit-learn.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["onnx"]
+__all__ = ["onnx", "sklearn"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,168 @@
+"""What the estimators for scikit-learn share: their parameters, the network that these describe, its training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+
+from fastrnn import _check, layers, nn
+from fastrnn.data import pad_sequences
+from fastrnn.interop._sklearn_input import rows
+
+CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.RNN}
+POOLINGS = ("last", "mean", "attention")
+CHUNK = 256  # sequences that run side by side in inference: enough for the kernels, little memory
+
+
+class WeightedCrossEntropy:
+    """Softmax cross-entropy of logits (N, C); the targets (N, 2) are the classes and the weights of the samples."""
+
+    def forward(self, logits: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """The weighted sum over N, and its gradient."""
+        at, weight = (np.arange(len(y)), y[:, 0].astype(int)), y[:, 1] / len(y)
+        logs = log_softmax(logits, axis=1)
+        d = np.exp(logs)
+        d[at] -= 1
+        return -float(weight @ logs[at]), (d * weight[:, None]).astype(logits.dtype, copy=False)
+
+    def backward(self, cache: np.ndarray) -> np.ndarray:
+        """The gradient."""
+        return cache
+
+
+class WeightedSquares(WeightedCrossEntropy):
+    """Squared errors of outputs (N, K); the targets (N, K + 1) are the values, and the weights of the samples last."""
+
+    def forward(self, outputs: np.ndarray, y: np.ndarray) -> tuple[float, np.ndarray]:
+        """The weighted sum over N*K, and its gradient."""
+        error, weight = outputs - y[:, :-1], y[:, -1:] / outputs.size
+        return float((weight * error**2).sum()), (2 * weight * error).astype(outputs.dtype, copy=False)
+
+
+class Network(BaseEstimator):
+    """A recurrent layer, what makes one vector of its outputs, dropout, a linear layer; `RNNClassifier` says more."""
+
+    _loss: Any
+
+    def __init__(
+        self,
+        *,
+        cell: str = "lstm",
+        hidden_size: int = 32,
+        num_layers: int = 1,
+        bidirectional: bool = False,
+        dropout: float = 0.0,
+        pooling: str = "last",
+        learning_rate_init: float = 0.005,
+        max_iter: int = 100,
+        batch_size: int = 32,
+        weight_decay: float = 0.0,
+        max_norm: float | None = 1.0,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        warm_start: bool = False,
+        verbose: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.pooling = pooling
+        self.learning_rate_init = learning_rate_init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.weight_decay = weight_decay
+        self.max_norm = max_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def _check_parameters(self) -> None:
+        """Those that neither the network's parts nor `nn.fit` check under these names."""
+        _check.choice("cell", self.cell, tuple(CELLS))
+        _check.choice("pooling", self.pooling, POOLINGS)
+        for name in ("num_layers", "max_iter", "n_iter_no_change"):
+            _check.positive_int(name, getattr(self, name))
+        if not 0 < self.learning_rate_init < np.inf:
+            raise ValueError(f"learning_rate_init: {self.learning_rate_init!r}, expected a number above 0")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction: {self.validation_fraction!r}, expected a number between 0 and 1")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout: {self.dropout!r}, expected a probability from 0 to 1")
+
+    def _begin(self, inputs: int, outputs: int, dtype: np.dtype) -> None:
+        """Make a new network, its optimiser, and the source of all chance."""
+        self._rng = rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31, size=4))
+        layer = CELLS[self.cell](
+            inputs,
+            self.hidden_size,
+            self.num_layers,
+            batch_first=True,
+            bidirectional=bool(self.bidirectional),
+            dropout=self.dropout if self.num_layers > 1 else 0.0,
+            dtype=dtype,
+            rng=rng,
+            **({"forget_bias": 1.0} if self.cell == "lstm" else {}),
+        )
+        width = layer.output_size
+        pool = {
+            "last": nn.BothEnds if self.bidirectional else nn.LastStep,
+            "mean": nn.MeanOverTime,
+            "attention": lambda: nn.AttentionPooling(width, dtype=dtype, rng=rng),
+        }[self.pooling]()
+        head = nn.Linear(width, outputs, dtype=dtype, rng=rng)
+        self.model_ = nn.Sequential(layer, pool, nn.Dropout(self.dropout, rng=rng), head)
+
+    def _new_optimiser(self) -> None:
+        self._optimiser = nn.AdamW(self.model_, self.learning_rate_init, weight_decay=self.weight_decay)
+
+    def _train(self, x: Any, y: np.ndarray, epochs: int, validation: tuple | None = None) -> nn.History:
+        """Train for so many epochs; `y` has the weights of the samples in its last column."""
+        return nn.fit(
+            self.model_,
+            x,
+            y,
+            loss=self._loss,
+            optimiser=self._optimiser,
+            epochs=epochs,
+            batch_size=self.batch_size,
+            validation=validation,
+            patience=None if validation is None else self.n_iter_no_change,
+            max_norm=self.max_norm,
+            callbacks=[_show] if self.verbose else [],
+            progress=bool(self.verbose),
+            rng=self._rng,
+        )
+
+    def _cast(self, x: Any) -> Any:
+        """Samples in the network's dtype."""
+        dtype = self.model_[0].dtype
+        return [one.astype(dtype, copy=False) for one in x] if isinstance(x, list) else x.astype(dtype, copy=False)
+
+    def _run(self, x: Any) -> np.ndarray:
+        """The outputs (n, K) for samples."""
+        x = self._cast(x)
+        if not isinstance(x, list):
+            return np.concatenate([self.model_(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)])
+        order = np.argsort([*map(len, x)], kind="stable")  # like lengths side by side: less padding
+        outputs = np.empty((len(x), self.model_[-1].out_features), self.model_[0].dtype)
+        for k in range(0, len(x), CHUNK):
+            chosen = order[k : k + CHUNK]
+            outputs[chosen] = self.model_(*pad_sequences(rows(x, chosen)))
+        return outputs
+
+
+def _show(record: dict[str, Any], model: nn.Sequential) -> None:
+    """Print an epoch's line."""
+    numbers = (f"{name} {record[name]:.4g}" for name in ("loss", "val_loss") if name in record)
+    print(f"epoch {record['epoch']}: {', '.join(numbers)}")
