@@ -209,11 +209,11 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
 
         Notes
         -----
-        An interval is as wide as the errors of forecasts of as many steps from each place of the held-out part: their
-        quantile of rank ``ceil((n + 1) * coverage)`` of n, as in split conformal prediction (Lei et al.,
-        Distribution-free predictive inference for regression, 2018). That is right for one step, not for all at once,
-        and as far as the future is like that part. Its forecasts overlap, and it chose the epoch: where it is short,
-        intervals are a guess, and rather too narrow.
+        The interval of the h-th step is as wide as the errors of all forecasts by h steps within the held-out part:
+        the one of rank ``ceil((n + 1) * coverage)`` of n, as in split conformal prediction (Lei et al.,
+        Distribution-free predictive inference for regression, 2018). That is meant for each step by itself, not for all
+        at once, and as far as the future is like that part. Its forecasts overlap, and it chose the epoch: where it is
+        short, intervals are a guess, and rather too narrow.
         """
         check_is_fitted(self)
         horizon = _check.positive_int("horizon", horizon)
@@ -285,17 +285,20 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
             raise ValueError(f"coverage: {coverage!r}, expected a number between 0 and 1")
         if self._held_out is None:
             raise ValueError("coverage: given, but nothing was held out; expected early_stopping=True, and fit")
-        window = len(self._end)
-        n = len(self._held_out) - window - horizon + 1
-        rank = math.ceil((n + 1) * coverage)
-        if rank > n:
+        window, count = len(self._end), len(self._held_out) - len(self._end)
+        fewest = count - horizon + 1  # errors, of the last step
+        if math.ceil((fewest + 1) * coverage) > fewest:
             needed = math.ceil(coverage / (1 - coverage)) + horizon - 1
             raise ValueError(
-                f"coverage: {coverage}, horizon: {horizon}, but {len(self._held_out) - window} steps were held out, "
-                f"expected at least {needed}"
+                f"coverage: {coverage}, with horizon: {horizon}, but {count} steps were held out, expected {needed}"
             )
-        start, future = windows(self._held_out, window, horizon)
-        return np.sort(np.abs(self._continued(start, horizon) - future), axis=0)[rank - 1]
+        told = self._continued(_samples(self._held_out, window)[0], horizon)
+        margins = []
+        for h in range(horizon):
+            errors = np.abs(told[: count - h, h] - self._held_out[window + h :])
+            rank = math.ceil((len(errors) + 1) * coverage)
+            margins.append(np.sort(errors, axis=0)[rank - 1])
+        return np.stack(margins)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -237,8 +237,8 @@ class RNNClassifier(ClassifierMixin, _SequenceEstimator):
         return len(self.classes_)
 
     def _encoded(self, y: np.ndarray) -> np.ndarray:
-        if unknown := sorted(set(y.tolist()) - set(self.classes_.tolist())):
-            raise ValueError(f"y: labels {unknown}, expected only the known classes {self.classes_}")
+        if unknown := set(y.tolist()) - set(self.classes_.tolist()):
+            raise ValueError(f"y: labels {sorted(map(repr, unknown))}, expected only those known, {self.classes_}")
         return np.searchsorted(self.classes_, y)
 
     def predict_proba(self, X: Any) -> np.ndarray:
