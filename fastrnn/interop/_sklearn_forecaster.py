@@ -131,7 +131,8 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         if first:
             self._set_scale(series[: len(series) - held_out])
             self._begin(series.shape[1], series.shape[1], series.dtype)
-        self._new_optimiser()
+        else:
+            self._new_optimiser()
         scaled = self._scaled(series)
         x, target = _samples(scaled, window)
         validation = (x[-held_out:], target[-held_out:]) if held_out else None
@@ -172,7 +173,6 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
                 raise ValueError(f"series: {len(series)} steps, expected more than window = {window} at first")
             self._set_scale(series)
             self._begin(series.shape[1], series.shape[1], series.dtype)
-            self._new_optimiser()
             self.history_, self._held_out, self._end = nn.History(), None, self._scaled(series[:0])
         known = np.concatenate([self._end, self._scaled(series)])
         (record,) = self._train(*_samples(known, window), 1).epochs
@@ -288,7 +288,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         window, count = len(self._end), len(self._held_out) - len(self._end)
         fewest = count - horizon + 1  # errors, of the last step
         if math.ceil((fewest + 1) * coverage) > fewest:
-            needed = math.ceil(coverage / (1 - coverage)) + horizon - 1
+            needed = math.ceil(coverage / (1 - coverage) - 1e-9) + horizon - 1
             raise ValueError(
                 f"coverage: {coverage}, with horizon: {horizon}, but {count} steps were held out, expected {needed}"
             )

@@ -88,17 +88,21 @@ class Network(BaseEstimator):
         self.random_state = random_state
 
     def _check_parameters(self) -> None:
-        """Those that neither the network's parts nor `nn.fit` check under these names."""
+        """Raise for what is out of range, before anything is touched."""
         _check.choice("cell", self.cell, tuple(CELLS))
         _check.choice("pooling", self.pooling, POOLINGS)
-        for name in ("num_layers", "max_iter", "n_iter_no_change"):
+        for name in ("hidden_size", "num_layers", "max_iter", "batch_size", "n_iter_no_change"):
             _check.positive_int(name, getattr(self, name))
-        if not 0 < self.learning_rate_init < np.inf:
-            raise ValueError(f"learning_rate_init: {self.learning_rate_init!r}, expected a number above 0")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction: {self.validation_fraction!r}, expected a number between 0 and 1")
-        if not 0 <= self.dropout <= 1:
-            raise ValueError(f"dropout: {self.dropout!r}, expected a probability from 0 to 1")
+        ranges = {
+            "dropout": (0 <= self.dropout <= 1, "a probability from 0 to 1"),
+            "learning_rate_init": (0 < self.learning_rate_init < np.inf, "a number above 0"),
+            "weight_decay": (0 <= self.weight_decay < np.inf, "a number from 0"),
+            "max_norm": (self.max_norm is None or self.max_norm > 0, "a number above 0, or None"),
+            "validation_fraction": (0 < self.validation_fraction < 1, "a number between 0 and 1"),
+        }
+        for name, (fits, expected) in ranges.items():
+            if not fits:
+                raise ValueError(f"{name}: {getattr(self, name)!r}, expected {expected}")
 
     def _begin(self, inputs: int, outputs: int, dtype: np.dtype) -> None:
         """Make a new network, its optimiser, and the source of all chance."""
@@ -122,8 +126,10 @@ class Network(BaseEstimator):
         }[self.pooling]()
         head = nn.Linear(width, outputs, dtype=dtype, rng=rng)
         self.model_ = nn.Sequential(layer, pool, nn.Dropout(self.dropout, rng=rng), head)
+        self._new_optimiser()
 
     def _new_optimiser(self) -> None:
+        """Forget how the parameters have moved so far."""
         self._optimiser = nn.AdamW(self.model_, self.learning_rate_init, weight_decay=self.weight_decay)
 
     def _train(self, x: Any, y: np.ndarray, epochs: int, validation: tuple | None = None) -> nn.History:

@@ -72,7 +72,8 @@ class _SequenceEstimator(Network):
         self._check_parameters()
         first = not (self.warm_start and hasattr(self, "model_"))
         x, target = self._read(X, y, sample_weight, first)
-        self._new_optimiser()
+        if not first:
+            self._new_optimiser()
         validation = None
         if self.early_stopping:
             kept, held_out = train_test_split(
@@ -93,7 +94,6 @@ class _SequenceEstimator(Network):
         first = not hasattr(self, "model_")
         x, target = self._read(X, y, sample_weight, first, classes)
         if first:
-            self._new_optimiser()
             self.history_ = nn.History()
         (record,) = self._train(x, target, 1).epochs
         self.n_iter_ = len(self.history_.epochs) + 1
@@ -117,8 +117,11 @@ class _SequenceEstimator(Network):
         if len(counting) < len(x):
             x, y, weight = rows(x, counting), y[counting], weight[counting]
         if first:
-            self._begin(x[0].shape[-1], self._outputs_for(y, classes), x[0].dtype)
-        return self._cast(x), np.column_stack([self._encoded(y), weight / weight.mean()])
+            self._learn_targets(y, classes)
+        target = np.column_stack([self._encoded(y), weight / weight.mean()])
+        if first:
+            self._begin(x[0].shape[-1], self._outputs, x[0].dtype)
+        return self._cast(x), target
 
     def _run_on(self, X: Any) -> np.ndarray:
         """The network's outputs."""
@@ -232,9 +235,9 @@ class RNNClassifier(ClassifierMixin, _SequenceEstimator):
         check_classification_targets(y)
         return y
 
-    def _outputs_for(self, y: np.ndarray, classes: np.ndarray | None) -> int:
+    def _learn_targets(self, y: np.ndarray, classes: np.ndarray | None) -> None:
         self.classes_ = np.unique(y) if classes is None else classes
-        return len(self.classes_)
+        self._outputs = len(self.classes_)
 
     def _encoded(self, y: np.ndarray) -> np.ndarray:
         if unknown := set(y.tolist()) - set(self.classes_.tolist()):
@@ -303,14 +306,14 @@ weight_decay, max_norm, early_stopping, validation_fraction, n_iter_no_change, w
             raise ValueError(f"y: shape {y.shape}, expected (n,) or (n, K)")
         return y
 
-    def _outputs_for(self, y: np.ndarray, classes: None) -> int:
+    def _learn_targets(self, y: np.ndarray, classes: None) -> None:
         self._single = y.ndim == 1
-        return 1 if self._single else y.shape[1]
+        self._outputs = 1 if self._single else y.shape[1]
 
     def _encoded(self, y: np.ndarray) -> np.ndarray:
-        K = self.model_[-1].out_features
-        if y.shape[1:] != (() if self._single else (K,)):
-            raise ValueError(f"y: shape {y.shape}, expected {'(n,)' if self._single else f'(n, {K})'} as before")
+        if y.shape[1:] != (() if self._single else (self._outputs,)):
+            expected = "(n,)" if self._single else f"(n, {self._outputs})"
+            raise ValueError(f"y: shape {y.shape}, expected {expected} as before")
         return y
 
     def __sklearn_tags__(self) -> Any:
