@@ -222,8 +222,10 @@ def test_early_stopping_keeps_the_best_epoch(capsys):
     assert ", val_loss " in lines[0]
     best = classifier(validation_fraction=0.2, **settings | {"max_iter": fitted.history_.best_epoch}).fit(X, y)
     np.testing.assert_array_equal(best.predict_proba(X), fitted.predict_proba(X))
+    unlucky = classifier(**settings)
     with pytest.raises(ValueError, match="least populated class"):  # each class is held out in proportion
-        classifier(**settings).fit(X, ["only one", *["many"] * 39])
+        unlucky.fit(X, ["only one", *["many"] * 39])
+    assert unlucky.partial_fit(X, ["many"] * 40).n_iter_ == 1
 
 
 def test_partial_fit_is_an_epoch_after_the_other():

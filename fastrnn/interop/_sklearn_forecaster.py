@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from fastrnn import _check, nn
+from fastrnn import _check
 from fastrnn.data import windows
 from fastrnn.interop._sklearn_input import FLOATS
 from fastrnn.interop._sklearn_network import Network, WeightedSquares
@@ -173,7 +173,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
                 raise ValueError(f"series: {len(series)} steps, expected more than window = {window} at first")
             self._set_scale(series)
             self._begin(series.shape[1], series.shape[1], series.dtype)
-            self.history_, self._held_out, self._end = nn.History(), None, self._scaled(series[:0])
+            self._held_out, self._end = None, self._scaled(series[:0])
         known = np.concatenate([self._end, self._scaled(series)])
         (record,) = self._train(*_samples(known, window), 1).epochs
         self.n_iter_ = len(self.history_.epochs) + 1

@@ -105,7 +105,7 @@ class Network(BaseEstimator):
                 raise ValueError(f"{name}: {getattr(self, name)!r}, expected {expected}")
 
     def _begin(self, inputs: int, outputs: int, dtype: np.dtype) -> None:
-        """Make a new network, its optimiser, and the source of all chance."""
+        """Make a new network, its optimiser and history, and the source of all chance."""
         self._rng = rng = np.random.default_rng(check_random_state(self.random_state).randint(2**31, size=4))
         layer = CELLS[self.cell](
             inputs,
@@ -126,6 +126,7 @@ class Network(BaseEstimator):
         }[self.pooling]()
         head = nn.Linear(width, outputs, dtype=dtype, rng=rng)
         self.model_ = nn.Sequential(layer, pool, nn.Dropout(self.dropout, rng=rng), head)
+        self.history_ = nn.History()
         self._new_optimiser()
 
     def _new_optimiser(self) -> None:

@@ -34,7 +34,6 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
-from fastrnn import nn
 from fastrnn.interop._sklearn_forecaster import RNNForecaster
 from fastrnn.interop._sklearn_input import read_samples, read_weights, rows
 from fastrnn.interop._sklearn_network import Network, WeightedCrossEntropy, WeightedSquares
@@ -93,8 +92,6 @@ class _SequenceEstimator(Network):
         self._check_parameters()
         first = not hasattr(self, "model_")
         x, target = self._read(X, y, sample_weight, first, classes)
-        if first:
-            self.history_ = nn.History()
         (record,) = self._train(x, target, 1).epochs
         self.n_iter_ = len(self.history_.epochs) + 1
         self.history_.epochs.append(record | {"epoch": self.n_iter_})
