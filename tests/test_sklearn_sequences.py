@@ -285,6 +285,8 @@ X, Y = np.ones((4, 3)), np.array([0.0, 1.0, 0.0, 1.0])
         ({"hidden_size": 0}, r"^hidden_size: 0"),
         ({"num_layers": 0}, r"^num_layers: 0"),
         ({"dropout": 1.5}, r"^dropout: 1.5"),
+        ({"dropout": None}, r"^dropout: None, expected a probability from 0 to 1"),
+        ({"weight_decay": "small"}, r"^weight_decay: 'small', expected a number from 0"),
         ({"max_iter": 0}, r"^max_iter: 0"),
         ({"batch_size": 0}, r"^batch_size: 0"),
         ({"n_iter_no_change": -1}, r"^n_iter_no_change: -1"),

@@ -21,11 +21,12 @@ def read_samples(estimator: Any, X: Any, reset: bool) -> np.ndarray | list[np.nd
     which a row is a series of one feature: then the columns are scikit-learn's features, and stay as many as they are.
     Without it, `X` must fit what it remembers.
     """
-    table = not is_sequences(X) and getattr(X, "ndim", None) != 3 and np.asarray(X).ndim != 3
-    if table and (reset or estimator._table):
-        x = validate_data(estimator, X, reset=reset, dtype=FLOATS)[:, :, None]
-    elif is_sequences(X):
+    listed = is_sequences(X)
+    table = not listed and (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) != 3
+    if listed:
         x = _sequences(X)
+    elif table and (reset or estimator._table):
+        x = validate_data(estimator, X, reset=reset, dtype=FLOATS)[:, :, None]
     else:
         x = check_array(X, dtype=FLOATS, allow_nd=True, input_name="X")
         x = x[:, :, None] if x.ndim == 2 else x

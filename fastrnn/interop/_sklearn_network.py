@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from fastrnn.interop._sklearn_input import rows
 
 CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.RNN}
 POOLINGS = ("last", "mean", "attention")
+RANGES = {
+    "dropout": (lambda p: 0 <= p <= 1, "a probability from 0 to 1"),
+    "learning_rate_init": (lambda rate: 0 < rate < np.inf, "a number above 0"),
+    "weight_decay": (lambda decay: 0 <= decay < np.inf, "a number from 0"),
+    "max_norm": (lambda norm: norm > 0, "a number above 0, or None"),
+    "validation_fraction": (lambda part: 0 < part < 1, "a number between 0 and 1"),
+}
 CHUNK = 256  # sequences that run side by side in inference: enough for the kernels, little memory
 
 
@@ -93,16 +101,11 @@ class Network(BaseEstimator):
         _check.choice("pooling", self.pooling, POOLINGS)
         for name in ("hidden_size", "num_layers", "max_iter", "batch_size", "n_iter_no_change"):
             _check.positive_int(name, getattr(self, name))
-        ranges = {
-            "dropout": (0 <= self.dropout <= 1, "a probability from 0 to 1"),
-            "learning_rate_init": (0 < self.learning_rate_init < np.inf, "a number above 0"),
-            "weight_decay": (0 <= self.weight_decay < np.inf, "a number from 0"),
-            "max_norm": (self.max_norm is None or self.max_norm > 0, "a number above 0, or None"),
-            "validation_fraction": (0 < self.validation_fraction < 1, "a number between 0 and 1"),
-        }
-        for name, (fits, expected) in ranges.items():
-            if not fits:
-                raise ValueError(f"{name}: {getattr(self, name)!r}, expected {expected}")
+        for name, (fits, expected) in RANGES.items():
+            value = getattr(self, name)
+            number = value if isinstance(value, Real) else np.nan  # which is in no range
+            if not fits(number) and not (name == "max_norm" and value is None):
+                raise ValueError(f"{name}: {value!r}, expected {expected}")
 
     def _begin(self, inputs: int, outputs: int, dtype: np.dtype) -> None:
         """Make a new network, its optimiser and history, and the source of all chance."""
