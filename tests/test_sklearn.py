@@ -38,7 +38,7 @@ def table(n=60, T=7, seed=0):
 @pytest.mark.parametrize(
     "estimator",
     [
-        RNNClassifier(cell="gru", hidden_size=8, bidirectional=True, max_iter=8, learning_rate_init=0.02),
+        RNNClassifier(hidden_size=8, bidirectional=True, max_iter=8, learning_rate_init=0.02),
         RNNRegressor(cell="rnn", hidden_size=16, max_iter=15, learning_rate_init=0.01),
     ],
     ids=["classifier", "regressor"],
@@ -71,7 +71,7 @@ def test_a_pipeline_scales_and_a_search_searches():
     assert search.best_score_ > 0.85
     assert set(search.predict(X)) == {"rises", "falls"}
     assert search.predict_proba(X).shape == (60, 2)
-    regressor = RNNRegressor(cell="gru", max_iter=30, random_state=0)
+    regressor = RNNRegressor(max_iter=30, random_state=0)
     regressor = TransformedTargetRegressor(regressor, transformer=StandardScaler())
     regressor = make_pipeline(StandardScaler(), regressor).fit(X, 1000 + 100 * slope)
     assert regressor.score(X, 1000 + 100 * slope) > 0.8
@@ -81,7 +81,7 @@ def test_searches_take_arrays_of_three_axes_and_lists():
     X, y, _ = table()
     X = (X - 50) / 10
     scores = [
-        cross_val_score(RNNClassifier(cell="gru", max_iter=10, random_state=0), samples, y, cv=3)
+        cross_val_score(RNNClassifier(max_iter=10, random_state=0), samples, y, cv=3)
         for samples in (X, X[:, :, None], list(X), list(X[:, :, None]))
     ]
     np.testing.assert_array_equal(scores[1], scores[0])

@@ -33,10 +33,10 @@ def classifier(**settings):
 # --- the network -----------------------------------------------------------------------------------------------------
 
 NETWORKS = {
-    "lstm-last": ({}, nn.LastStep),
-    "gru-mean": ({"cell": "gru", "pooling": "mean", "num_layers": 2}, nn.MeanOverTime),
+    "lstm-last": ({"cell": "lstm"}, nn.LastStep),
+    "gru-mean": ({"pooling": "mean", "num_layers": 2}, nn.MeanOverTime),
     "rnn-both": ({"cell": "rnn", "bidirectional": True, "dropout": 0.2}, nn.BothEnds),
-    "lstm-attention": ({"pooling": "attention", "bidirectional": True}, nn.AttentionPooling),
+    "lstm-attention": ({"cell": "lstm", "pooling": "attention", "bidirectional": True}, nn.AttentionPooling),
 }
 
 
@@ -46,7 +46,7 @@ def test_the_network_and_its_forecasts(kind):
     X, y = ragged(300)  # more than run side by side
     fitted = regressor(max_iter=1, **settings).fit(X, y)
     layer, pooling, dropout, head = fitted.model_
-    assert type(layer) is {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}[settings.get("cell", "lstm")]
+    assert type(layer) is {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}[settings.get("cell", "gru")]
     assert (layer.hidden_size, layer.num_layers) == (8, settings.get("num_layers", 1))
     assert type(pooling) is pool
     assert dropout.p == settings.get("dropout", 0)
@@ -280,7 +280,7 @@ X, Y = np.ones((4, 3)), np.array([0.0, 1.0, 0.0, 1.0])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cell": "tree"}, r"^cell: 'tree', expected one of 'lstm', 'gru', 'rnn'"),
+        ({"cell": "tree"}, r"^cell: 'tree', expected one of 'gru', 'lstm', 'rnn'"),
         ({"pooling": "first"}, r"^pooling: 'first'"),
         ({"hidden_size": 0}, r"^hidden_size: 0"),
         ({"num_layers": 0}, r"^num_layers: 0"),

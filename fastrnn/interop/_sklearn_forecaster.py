@@ -60,7 +60,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         self,
         *,
         window: int = 24,
-        cell: str = "lstm",
+        cell: str = "gru",
         hidden_size: int = 32,
         num_layers: int = 1,
         bidirectional: bool = False,

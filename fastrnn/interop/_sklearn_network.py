@@ -14,7 +14,7 @@ from fastrnn import _check, layers, nn
 from fastrnn.data import pad_sequences
 from fastrnn.interop._sklearn_input import rows
 
-CELLS = {"lstm": layers.LSTM, "gru": layers.GRU, "rnn": layers.RNN}
+CELLS = {"gru": layers.GRU, "lstm": layers.LSTM, "rnn": layers.RNN}
 POOLINGS = ("last", "mean", "attention")
 RANGES = {
     "dropout": (lambda p: 0 <= p <= 1, "a probability from 0 to 1"),
@@ -59,7 +59,7 @@ class Network(BaseEstimator):
     def __init__(
         self,
         *,
-        cell: str = "lstm",
+        cell: str = "gru",
         hidden_size: int = 32,
         num_layers: int = 1,
         bidirectional: bool = False,

@@ -139,7 +139,7 @@ class RNNClassifier(ClassifierMixin, _SequenceEstimator):
 
     Parameters
     ----------
-    cell : {"lstm", "gru", "rnn"}
+    cell : {"gru", "lstm", "rnn"}
         What the recurrent layer is made of.
     hidden_size, num_layers : int
         Its units, and how many of it are stacked.
