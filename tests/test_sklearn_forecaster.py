@@ -176,6 +176,7 @@ def test_bad_arguments(pair):
         ({"history": series[:5]}, r"^history: 5 steps, expected at least window = 6"),
         ({"history": series[:, 0]}, r"^history: 1 features, expected 2 as in training"),
         ({"coverage": 1.0}, r"^coverage: 1.0, expected a number between 0 and 1"),
+        ({"coverage": "most"}, r"^coverage: 'most', expected a number between 0 and 1"),
         ({"horizon": 7, "coverage": 0.9}, r"^coverage: 0.9, with horizon: 7, but 14 steps were held out, expected 15$"),
     ):
         with pytest.raises(ValueError, match=message):

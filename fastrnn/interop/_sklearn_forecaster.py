@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -281,7 +282,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
 
     def _margin(self, horizon: int, coverage: float) -> np.ndarray:
         """How far (horizon, F) from the forecast the scaled values are, with this probability."""
-        if not 0 < coverage < 1:
+        if not (isinstance(coverage, Real) and 0 < coverage < 1):
             raise ValueError(f"coverage: {coverage!r}, expected a number between 0 and 1")
         if self._held_out is None:
             raise ValueError("coverage: given, but nothing was held out; expected early_stopping=True, and fit")
