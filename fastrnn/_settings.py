@@ -76,6 +76,11 @@ def asked(setting: str) -> Any:
     return getattr(_base, setting) if value is None else value
 
 
+def overrides() -> Config:
+    """What `config_context` has set here, for code that will run in another thread."""
+    return _override.get()
+
+
 def resolve() -> tuple[str, str]:
     """The engine and the instruction set that run, ``"auto"`` resolved: to `native`, and to the best this CPU has."""
     override = _override.get()

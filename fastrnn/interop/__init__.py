@@ -1,6 +1,7 @@
 """Ways in from other libraries, and out to them; each is imported when it is first used, and needs its library.
 
 `fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.sklearn` has estimators for scikit-learn.
+`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.jax` has the kernels as functions of JAX.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 from typing import Any
 
 __all__ = ["onnx", "sklearn"]
+__all__ = ["jax", "onnx"]
 
 
 def __getattr__(name: str) -> Any:
