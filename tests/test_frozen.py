@@ -3,6 +3,7 @@
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
+import helpers
 import numpy as np
 import pytest
 from test_layers import LAYERS, as_tuple, every_layer, states
@@ -99,6 +100,15 @@ def test_bad_states(kind):
     strided = np.zeros((1, 2, 8), np.float32)[:, :, ::2]
     y, _ = fast(x, (strided, None) if kind == "lstm" else strided)
     np.testing.assert_array_equal(y, fast(x)[0])
+
+
+@pytest.mark.parametrize("lengths", [None, [2, 4]])
+def test_arrays_at_odd_addresses(lengths):
+    layer = fastrnn.LSTM(3, 5, num_layers=2, rng=1)
+    rng = np.random.default_rng(0)
+    x, state = rng.standard_normal((4, 2, 3)).astype(np.float32), states(layer, 2, rng)
+    odd_x, odd_state = helpers.shifted(x, 1), tuple(helpers.shifted(s, 1) for s in state)
+    np.testing.assert_array_equal(layer.freeze()(odd_x, odd_state, lengths)[0], layer(x, state, lengths)[0])
 
 
 def test_many_threads_call_one_frozen_layer():

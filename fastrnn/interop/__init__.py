@@ -2,6 +2,8 @@
 
 `fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.sklearn` has estimators for scikit-learn.
 `fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.jax` has the kernels as functions of JAX.
+`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.jax` has the kernels as functions of JAX;
+`fastrnn.interop.dask` runs frozen layers over Dask arrays.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import Any
 
 __all__ = ["onnx", "sklearn"]
 __all__ = ["jax", "onnx"]
+__all__ = ["dask", "jax", "onnx"]
 
 
 def __getattr__(name: str) -> Any:

@@ -173,7 +173,7 @@ class Frozen:
         if out is not None:
             self._check_out(out, x)
         x, lengths, packed = unpacked(x, lengths, layer.batch_first)
-        plain = np.require(layer._input(x), layer.dtype, "C")
+        plain = np.require(layer._input(x), layer.dtype, ["C", "A"])
         T, B, _ = plain.shape
         parts, _ = layer._start(state, B)
         shape = (layer.directions * layer.num_layers, B, layer.hidden_size)
