@@ -6,6 +6,7 @@ column belongs to that sequence alone, so that a batch may be cut and joined in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import numpy as np
 from fastrnn import _check, _settings
 from fastrnn._cache import Cache
 from fastrnn._compiled import _Kept, plan_of
-from fastrnn._core.plan import Plan
 from fastrnn._products import products
 
-# The names in the cache, and how many times H each is wide; y is kept as well, by whoever called.
+# How many times H each is wide, and whether backward writes into it. y is kept as well, by whoever called.
 WIDTHS = {"rnn": (), "lstm": (1, 4), "gru": (1, 3)}
+WRITTEN = {"rnn": (), "lstm": (False, True), "gru": (True, True)}
 _PLAN, _PLACES = 2, {"rnn": (), "lstm": (8, 9), "gru": (7, 8)}
 
 
@@ -34,9 +35,7 @@ def arrays_of(cache: Cache) -> tuple[np.ndarray, ...]:
     return tuple(kept[_PLAN].unpack(kept[place]) for place in _PLACES[cache.cell])
 
 
-def cache_of(
-    cell: str, inputs: _check.Inputs, y: np.ndarray, arrays: tuple[np.ndarray, ...], options: dict[str, Any]
-) -> Cache:
+def cache_of(cell: str, inputs: _check.Inputs, y: np.ndarray, arrays: Sequence[np.ndarray], **options: Any) -> Cache:
     """
     The cache that the forward function of this cell has made, anew.
 
@@ -46,8 +45,8 @@ def cache_of(
     inputs : Inputs
         As forward had them.
     y, arrays
-        What forward returned, and `arrays_of` its cache. Left as they are.
-    options
+        What forward returned, and `arrays_of` its cache. Backward changes those of the arrays that are `WRITTEN`.
+    **options
         ``reverse``, and the cell's own, ``nonlinearity`` or ``reset_after``.
 
     Returns
@@ -62,16 +61,10 @@ def cache_of(
     plan.of_steps(both)[...] = plan.pack(y)
     start = (with_products, isa, plan, plan.pack(inputs.x), *states, both)
     end = (inputs.w_ih, inputs.w_hh, inputs.b_ih, inputs.b_hh)
-    # backward works in place
-    rows = [_own_rows(plan, array) for array in arrays]
+    rows = [plan.pack(array) for array in arrays]
     if cell == "rnn":
         kept = (*start, *end, options["nonlinearity"] == "relu")
     else:
         kind = () if cell == "lstm" else ("gru-after" if options["reset_after"] else "gru-before",)
         kept = (*start, _Kept(plan, True, None), *rows, *kind, None, *end)
     return Cache(cell, with_products.engine, y.view(), *kept, gates=dict)
-
-
-def _own_rows(plan: Plan, array: np.ndarray) -> np.ndarray:
-    rows = plan.pack(array)
-    return rows.copy() if np.may_share_memory(rows, array) else rows

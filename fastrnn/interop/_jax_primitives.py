@@ -51,6 +51,11 @@ class Spec(NamedTuple):
         """The widths of what is kept beside y, in H. The reference engine runs forward again instead."""
         return () if self.engine == "reference" else _kept.WIDTHS[self.cell]
 
+    @property
+    def written(self) -> tuple[int, ...]:
+        """Which of what is kept backward writes into."""
+        return tuple(k for k, _ in enumerate(self.kept) if _kept.WRITTEN[self.cell][k])
+
     def shape(self, name: str, avals: Sequence[Any]) -> tuple[int, ...]:
         """The shape of a result, for arguments of these."""
         T, B, _ = avals[0].shape
@@ -78,6 +83,10 @@ def _backward(spec: Spec, need: tuple[str, ...], _: Any, out: Sequence[Any], *bu
     given = [np.asarray(buffer) for buffer in buffers]
     n, results = len(spec.names), len(spec.results)
     arrays, (y, *kept), arriving = dict(zip(spec.names, given, strict=False)), given[n:-results], given[-results:]
+    for k, buffer in zip(spec.written, out[len(need) :], strict=True):
+        kept[k], was = np.asarray(buffer), kept[k]
+        if not np.may_share_memory(kept[k], was):
+            kept[k][...] = was
     with _settings.config_context(**vars(spec.config)):
         if spec.engine == "reference":
             *_, cache = _run_forward(spec, arrays, True)
@@ -85,9 +94,9 @@ def _backward(spec: Spec, need: tuple[str, ...], _: Any, out: Sequence[Any], *bu
             states = {name: arrays[name] for name in ("h0", "c0") if name in arrays}
             rest = (arrays.get(name) for name in (*WEIGHTS, *MARKS))
             inputs = _check.sequence_inputs(spec.cell, arrays["x"], states, *rest)
-            cache = _kept.cache_of(spec.cell, inputs, y, tuple(kept), dict(spec.options))
+            cache = _kept.cache_of(spec.cell, inputs, y, kept, **dict(spec.options))
         grads = getattr(functional, f"{spec.cell}_backward")(cache, *arriving, need=need)
-        for buffer, name in zip(out, need, strict=True):
+        for buffer, name in zip(out, need, strict=False):
             np.asarray(buffer)[...] = getattr(grads, name)
 
 
@@ -174,7 +183,12 @@ def _call(save: bool) -> Callable:
 
 
 def _call_backward(out: tuple, *arrays: Any, spec: Spec, need: tuple[str, ...]) -> Any:
-    return buffer_callback(functools.partial(_backward, spec, need), out)(*arrays)
+    """What backward writes into is a result as well, in the same memory; XLA copies it first where it is not alone."""
+    places = [len(spec.names) + 1 + k for k in spec.written]
+    also = tuple(jax.ShapeDtypeStruct(arrays[place].shape, arrays[place].dtype) for place in places)
+    aliases = {place: len(out) + k for k, place in enumerate(places)}
+    function = functools.partial(_backward, spec, need)
+    return buffer_callback(function, (*out, *also), input_output_aliases=aliases)(*arrays)[: len(out)]
 
 
 def _residuals(spec: Spec) -> tuple[str, ...]:
