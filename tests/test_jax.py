@@ -264,6 +264,17 @@ def test_jacobian():
         np.testing.assert_allclose(jacobian[..., i, j], (h_n(w + d) - h_n(w - d)) / (2 * step), atol=1e-8)
 
 
+def test_a_linear_function_may_be_mapped():
+    problem = helpers.make(GRU, *SIZES)
+    x, w = problem.arrays["x"], problem.arrays["w_ih"]
+    d = np.random.default_rng(4).standard_normal((V, 5, 3, 7))
+    for name, at in (("x", x), ("w_ih", w)):
+        _, linear = jax.linearize(lambda a, name=name: function(problem)({**problem.arrays, name: a})[0], at)
+        (got,) = jax.linear_transpose(jax.vmap(linear), np.zeros((V, *at.shape)))(d)
+        (wanted,) = jax.linear_transpose(linear, at)(d[1])
+        np.testing.assert_allclose(got[1], wanted, atol=1e-12)
+
+
 # --- other transformations -------------------------------------------------------------------------------------------
 
 

@@ -56,12 +56,6 @@ class Spec(NamedTuple):
         """Which of what is kept backward writes into."""
         return tuple(k for k, _ in enumerate(self.kept) if _kept.WRITTEN[self.cell][k])
 
-    def shape(self, name: str, avals: Sequence[Any]) -> tuple[int, ...]:
-        """The shape of a result, for arguments of these."""
-        T, B, _ = avals[0].shape
-        H = avals[self.names.index("w_hh")].shape[1]
-        return (T, B, H) if name == "y" else (B, H)
-
 
 # --- the kernels on XLA's buffers ------------------------------------------------------------------------------------
 
@@ -112,16 +106,13 @@ def _primitive(name: str, function: Callable, operands: Callable, results: Calla
     primitive = Primitive(name)
     primitive.multiple_results = True
 
-    def abstract(*avals: Any, **parameters: Any) -> list:
-        shapes = results_shapes(avals, **parameters)
-        return [jax.core.ShapedArray(shape, avals[0].dtype) for shape in shapes]
-
-    def results_shapes(avals: Sequence[Any], *, spec: Spec, need: tuple[str, ...] = ()) -> list[tuple[int, ...]]:
+    def abstract(*avals: Any, spec: Spec, need: tuple[str, ...] = ()) -> list[jax.core.ShapedArray]:
         shapes = {name: aval.shape for name, aval in zip(spec.names, avals, strict=False)}
-        shapes |= {name: spec.shape(name, avals) for name in spec.results}
-        *TB, H = shapes["y"]
+        (T, B, _), H = shapes["x"], shapes["w_hh"][1]
+        shapes |= {"y": (T, B, H), "h_n": (B, H), "c_n": (B, H)}
         widths = iter(spec.kept)
-        return [(*TB, next(widths) * H) if name == "kept" else shapes[name] for name in results(spec, need)]
+        wanted = [(T, B, next(widths) * H) if name == "kept" else shapes[name] for name in results(spec, need)]
+        return [jax.core.ShapedArray(shape, avals[0].dtype) for shape in wanted]
 
     def run(*arrays: Any, **parameters: Any) -> tuple:
         out = tuple(jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in abstract(*arrays, **parameters))
