@@ -91,6 +91,18 @@ def test_from_a_state_and_with_lengths_of_dask(kind):
     assert_same(compute(*map_sequences(layer.freeze(), cut, lengths, state=of_dask)), wanted)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "stack", "batch first", "gru, both ways", "mingru"])
+def test_masks_and_resets(kind):
+    layer, x, cut = make(kind)
+    rng = np.random.default_rng(2)
+    mask, reset = rng.random(x.shape[:2]) < 0.7, rng.random(x.shape[:2]) < 0.2
+    lengths = np.array([11, 0, 4, 5, 8, 1, 9])
+    assert_same(compute(*map_sequences(layer, cut, lengths, mask=mask)), layer(x, None, lengths, mask=mask))
+    wanted = layer(x, None, lengths, mask=mask, reset=reset)
+    of_dask = {"mask": da.from_array(mask, chunks=2), "reset": da.from_array(reset, chunks=3)}
+    assert_same(compute(*map_sequences(layer, cut, lengths, **of_dask)), wanted)
+
+
 def test_a_state_may_be_given_in_part():
     layer, x, cut = make("lstm")
     h = np.ones((2, B, H), np.float32)
@@ -131,9 +143,9 @@ def test_a_call_uses_as_many_threads_as_it_is_told(monkeypatch):
     seen = []
     original = fastrnn.layers.frozen.Frozen.__call__
 
-    def spy(self, *arguments):
+    def spy(self, *arguments, **options):
         seen.append(fastrnn.get_num_threads())
-        return original(self, *arguments)
+        return original(self, *arguments, **options)
 
     monkeypatch.setattr(fastrnn.layers.frozen.Frozen, "__call__", spy)
     layer, _, cut = make("lstm")
@@ -163,6 +175,10 @@ def test_later_changes_of_the_layer_do_not_matter():
         ({"lengths": [1, 2]}, ValueError, r"lengths: shape \(2,\), expected \(B,\) = \(7,\)"),
         ({"lengths": da.zeros(B)}, TypeError, "lengths: dtype float64, expected integers"),
         ({"lengths": [12] * B}, ValueError, "lengths: values from 12 to 12, expected 0 to T = 11"),
+        ({"mask": np.ones((T, B))}, TypeError, "mask: dtype float64, expected bool"),
+        ({"mask": da.ones((T, B))}, TypeError, "mask: dtype float64, expected bool"),
+        ({"reset": np.ones((B, T), bool)}, ValueError, r"reset: shape \(7, 11\), expected that of x"),
+        ({"reset": da.ones((B, T), dtype=bool)}, ValueError, r"reset: shape \(7, 11\), expected that of x, \(11, 7\)"),
         ({"state": np.zeros((2, B, H))}, TypeError, "state: ndarray, expected a tuple of 2"),
         ({"state": (None, np.zeros((1, B, H)))}, ValueError, r"state\[1\]: shape \(1, 7, 5\), expected .* \(2, 7, 5\)"),
         ({"state": (None, np.zeros((2, B, H)))}, TypeError, r"state\[1\]: dtype float64, expected float32"),

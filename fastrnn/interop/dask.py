@@ -38,7 +38,14 @@ __all__ = ["map_sequences"]
 
 
 def map_sequences(
-    fast: Frozen | FrozenStack | Module, x: da.Array, lengths: Any = None, *, state: Any = None, num_threads: int = 1
+    fast: Frozen | FrozenStack | Module,
+    x: da.Array,
+    lengths: Any = None,
+    *,
+    state: Any = None,
+    mask: Any = None,
+    reset: Any = None,
+    num_threads: int = 1,
 ) -> tuple[Any, Any]:
     """
     Run a layer over sequences that a Dask array holds.
@@ -59,6 +66,8 @@ def map_sequences(
         The number of valid steps of each sequence, 0 to T: an array, or a Dask array.
     state : as the layer's, optional
         The initial state, (D*num_layers, B, H), for an LSTM a tuple of two, for a stack a list: arrays or Dask arrays.
+    mask, reset : bool (T, B), or (B, T) with `batch_first`, optional
+        False where a sequence skips a step, and True where it starts anew before one: arrays, or Dask arrays.
     num_threads : int
         How many threads each call may use; Dask runs several calls at once.
 
@@ -74,6 +83,10 @@ def map_sequences(
     TypeError, ValueError
         For an argument of another dtype or shape, or of unknown chunk sizes; the message names it. Of lengths in a Dask
         array that are out of range, when they are computed.
+
+    Notes
+    -----
+    What lengths, masks and resets mean is in `fastrnn.functional`; how arrays are cut makes no difference to it.
     """
     model, about = _model(fast)
     num_threads = _check.positive_int("num_threads", num_threads)
@@ -82,6 +95,7 @@ def map_sequences(
     batches, times = _ranges(x.chunks[batch_axis]), _ranges(x.chunks[time_axis])
     T, B = x.shape[time_axis], x.shape[batch_axis]
     lengths = _checked_lengths(lengths, T, B)
+    marks = {"mask": _flag_blocks("mask", mask, x), "reset": _flag_blocks("reset", reset, x)}
     # how the results are nested, and their widths
     y_like, state_like = model(np.zeros((0, 0, x.shape[2]), x.dtype))
     _check_state("state", state, state_like, B)
@@ -95,8 +109,9 @@ def map_sequences(
         current = _map(lambda leaf, a=first, b=last: leaf[:, a:b], state)
         some = None if lengths is None else lengths[first:last]
         for i, (start, _) in enumerate(times):
-            block = blocks[(k, i) if about.batch_first else (i, k)]
-            pairs[i].append(call(sent, block, current, some, start, T, about.batch_first, num_threads))
+            place = (k, i) if about.batch_first else (i, k)
+            here = {name: None if flags is None else flags[place] for name, flags in marks.items()}
+            pairs[i].append(call(sent, blocks[place], current, some, here, start, T, about.batch_first, num_threads))
             current = dask.delayed(_pick, pure=True)(pairs[i][-1], (1,))
 
     def part(pair: Any, path: tuple[int, ...], shape: tuple[int, ...]) -> da.Array:
@@ -119,7 +134,15 @@ def map_sequences(
 
 
 def _call(
-    model: Any, x: np.ndarray, state: Any, lengths: Any, start: int, T: int, batch_first: bool, num_threads: int
+    model: Any,
+    x: np.ndarray,
+    state: Any,
+    lengths: Any,
+    marks: dict[str, Any],
+    start: int,
+    T: int,
+    batch_first: bool,
+    num_threads: int,
 ) -> tuple[Any, Any]:
     """One block, which begins at the step `start` of T."""
     steps, batch = x.shape[:2][:: -1 if batch_first else 1]
@@ -127,7 +150,7 @@ def _call(
     if lengths is not None:
         lengths = np.clip(lengths - start, 0, steps)
     with _settings.config_context(num_threads=num_threads):
-        return model(x, state, lengths)
+        return model(x, state, lengths, **marks)
 
 
 def _pick(nested: Any, path: tuple[int, ...]) -> Any:
@@ -203,6 +226,19 @@ def _checked_lengths(lengths: Any, T: int, B: int) -> Any:
     if lengths.dtype.kind not in "iu":
         raise TypeError(f"lengths: dtype {lengths.dtype}, expected integers")
     return lengths
+
+
+def _flag_blocks(name: str, value: Any, x: da.Array) -> np.ndarray | None:
+    """A mask or resets as delayed blocks, those of `x`."""
+    if value is None:
+        return None
+    if not isinstance(value, da.Array):
+        value = da.from_array(_check.flags_array(name, value, "that of x", x.shape[:2]), chunks=x.chunks[:2])
+    if value.dtype != bool:
+        raise TypeError(f"{name}: dtype {value.dtype}, expected bool")
+    if value.shape != x.shape[:2]:
+        raise ValueError(f"{name}: shape {value.shape}, expected that of x, {x.shape[:2]}")
+    return value.rechunk(x.chunks[:2]).to_delayed()
 
 
 def _check_state(name: str, state: Any, like: Any, B: int) -> None:
