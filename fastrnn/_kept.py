@@ -14,6 +14,7 @@ import numpy as np
 from fastrnn import _check, _settings
 from fastrnn._cache import Cache
 from fastrnn._compiled import _Kept, plan_of
+from fastrnn._dense import DenseCache
 from fastrnn._products import products
 
 # How many times H each is wide, and whether backward writes into it. y is kept as well, by whoever called.
@@ -32,6 +33,8 @@ def arrays_of(cache: Cache) -> tuple[np.ndarray, ...]:
         Of an RNN none, of an LSTM c and the gates (4H), of a GRU what meets the reset gate and the gates (3H).
     """
     kept = cache.take()
+    if type(cache) is DenseCache:
+        return kept[0].show()
     return tuple(kept[_PLAN].unpack(kept[place]) for place in _PLACES[cache.cell])
 
 

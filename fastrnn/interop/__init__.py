@@ -1,9 +1,7 @@
 """Ways in from other libraries, and out to them; each is imported when it is first used, and needs its library.
 
-`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.sklearn` has estimators for scikit-learn.
-`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.jax` has the kernels as functions of JAX.
-`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.jax` has the kernels as functions of JAX;
-`fastrnn.interop.dask` runs frozen layers over Dask arrays.
+`torch`, `jax` and `keras` are bridges to frameworks, `onnx` runs, reads and writes ONNX models, `sklearn` has estimators for
+scikit-learn, `dask` runs frozen layers over arrays larger than memory.
 """
 
 from __future__ import annotations
@@ -11,9 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__all__ = ["onnx", "sklearn"]
-__all__ = ["jax", "onnx"]
-__all__ = ["dask", "jax", "onnx"]
+__all__ = ["dask", "jax", "keras", "onnx", "sklearn", "torch"]
 
 
 def __getattr__(name: str) -> Any:
