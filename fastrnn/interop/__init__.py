@@ -1,7 +1,7 @@
 """Ways in from other libraries, and out to them; each is imported when it is first used, and needs its library.
 
-`torch`, `jax` and `keras` are bridges to frameworks, `onnx` runs, reads and writes ONNX models, `sklearn` has estimators for
-scikit-learn, `dask` runs frozen layers over arrays larger than memory.
+`torch`, `jax` and `keras` are bridges to frameworks, `onnx` runs, reads and writes ONNX models, `sklearn` has
+estimators for scikit-learn, `dask` runs frozen layers over arrays larger than memory.
 """
 
 from __future__ import annotations
