@@ -37,25 +37,32 @@ __all__ = [
     "get_config",
     "get_num_threads",
     "interop",
+    "load",
+    "load_arrays",
     "models",
     "nn",
     "pack_padded_sequence",
     "pack_sequence",
     "pad_packed_sequence",
     "reference",
+    "save",
+    "save_arrays",
     "set_num_threads",
     "show_config",
     "viz",
 ]
 
 _LAZY = ("data", "interop", "models", "nn", "viz")
+_OF_FILES = ("load", "load_arrays", "save", "save_arrays")
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OF_FILES:
+        return getattr(importlib.import_module("fastrnn.files"), name)
     if name in _LAZY:
         return importlib.import_module(f"fastrnn.{name}")
     raise AttributeError(f"module 'fastrnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
+    return sorted({*globals(), *_LAZY, *_OF_FILES})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -40,6 +41,13 @@ class Module:
     params: dict[str, np.ndarray]
     grads: dict[str, np.ndarray]
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        """Keep the arguments, for whatever the class: `arguments` tells them."""
+        module = super().__new__(cls)
+        kwargs.pop("rng", None)  # chance is no part of what a module is
+        module.__dict__["_arguments"] = (args, kwargs)
+        return module
+
     def __init__(self) -> None:
         self.__dict__["params"] = {}
         self.__dict__["grads"] = {}
@@ -47,7 +55,22 @@ class Module:
     def add_parameter(self, name: str, value: np.ndarray) -> None:
         """Take `value` in as the parameter `name`, with a gradient of zeros."""
         self.params[name] = value
-        self.grads[name] = np.zeros_like(value)
+        self.grads[name] = np.zeros(value.shape, value.dtype)  # of which zeros_like would touch every page
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """
+        The constructor's arguments by name, as they were given, without `rng`: what `fastrnn.save` writes down.
+
+        With the parameters they make the module anew. Those of ``*modules`` are a tuple.
+        """
+        args, kwargs = self._arguments
+        signature = inspect.signature(self.__init__)
+        found = signature.bind(*args, **kwargs).arguments
+        for parameter in signature.parameters.values():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                found |= found.pop(parameter.name, {})
+        return found
 
     def __getattr__(self, name: str) -> Any:
         params = self.__dict__.get("params", {})

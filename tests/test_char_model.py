@@ -71,25 +71,43 @@ def test_sampling(model):
             model.generate(*arguments)
 
 
-def test_saving_and_loading(model, tmp_path):
-    path = tmp_path / "weights.npz"
+@pytest.mark.parametrize("name", ["weights.npz", "weights.safetensors"])
+def test_saving_and_loading(model, tmp_path, name):
+    path = tmp_path / name
     model.save(path)
     again = CharModel.load(path)
     assert again.vocabulary.characters == model.vocabulary.characters
     numbers = model.vocabulary.encode(TEXT[:90])[:, None]
     np.testing.assert_array_equal(again(numbers)[0], model(numbers)[0])
-    assert [p.name for p in tmp_path.iterdir()] == ["weights.npz"]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
 def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
     path = tmp_path / "weights.npz"
     model.save(path)
     old = path.read_bytes()
-    monkeypatch.setattr(np, "savez", lambda file, **arrays: (file.write(b"half"), 1 / 0))
+    monkeypatch.setattr(fastrnn.files, "write_npz", lambda file, arrays: (file.write(b"half"), 1 / 0))
     with pytest.raises(ZeroDivisionError):
         model.save(path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == ["weights.npz"]
+
+
+def format_1(model):
+    """A file as models were saved before there was a format for all modules."""
+    header, out = {"format": "fastrnn.CharModel/1", **model.config}, io.BytesIO()
+    points = model.vocabulary.code_points
+    np.savez(out, header=np.array(json.dumps(header)), vocabulary=points, **model.state_dict())
+    return out.getvalue()
+
+
+def test_files_of_format_1_can_still_be_read(model, tmp_path):
+    path = tmp_path / "weights.npz"
+    path.write_bytes(format_1(model))
+    again = CharModel.load(path)
+    assert (again.vocabulary.characters, again.config) == (model.vocabulary.characters, model.config)
+    numbers = model.vocabulary.encode(TEXT[:90])[:, None]
+    np.testing.assert_array_equal(again(numbers)[0], model(numbers)[0])
 
 
 def rewritten(raw, **changes):
@@ -103,8 +121,7 @@ def rewritten(raw, **changes):
 
 def test_bad_weights_files(model, tmp_path):
     path = tmp_path / "weights.npz"
-    model.save(path)
-    raw = path.read_bytes()
+    raw = format_1(model)
     header = {"format": "fastrnn.CharModel/1", **model.config}
     pickled = io.BytesIO()
     np.savez(pickled, header=np.array([{"a": 1}], dtype=object))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Iterator
@@ -10,15 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import _check
-from fastrnn._files import read_npz, replacing
+from fastrnn import _check, files
+from fastrnn._building import build
+from fastrnn._safetensors import parse_json
 from fastrnn.data import CharVocabulary, text_batches
 from fastrnn.layers import LSTM
 from fastrnn.models.decoder import Decoder
 from fastrnn.module import Module
 from fastrnn.nn import CrossEntropyLoss, Embedding, Linear
 
-FORMAT = "fastrnn.CharModel/1"
+FORMAT_1 = "fastrnn.CharModel/1"
 CHUNK = 32  # characters at a time: the first one comes soon, and a call's own time is little beside theirs
 
 
@@ -160,15 +160,13 @@ class CharModel(Module):
             yield from self.vocabulary.decode(tokens[:, 0])
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write everything to an ``.npz`` file without pickle; a crash in the middle leaves an older file as it was."""
-        header = json.dumps({"format": FORMAT, **self.config})
-        with replacing(path) as file:
-            np.savez(file, header=np.array(header), vocabulary=self.vocabulary.code_points, **self.state_dict())
+        """Write everything to an ``.npz`` or ``.safetensors`` file, as `fastrnn.save` does."""
+        files.save(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> CharModel:
         """
-        Read what `save` wrote. Nothing in the file is executed.
+        Read what `save` wrote, also before there was `fastrnn.load`. Nothing in the file is executed.
 
         Raises
         ------
@@ -177,20 +175,11 @@ class CharModel(Module):
         OSError
             If it cannot be read.
         """
-        try:
-            arrays = read_npz(path)
-            header = json.loads(str(arrays.pop("header")))
-            if header.pop("format", None) != FORMAT:
-                raise ValueError(f"format {header.get('format')!r}")
-            points = arrays.pop("vocabulary")
-            if points.dtype != np.uint32 or points.ndim != 1 or (np.diff(points.astype(np.int64)) <= 0).any():
-                raise ValueError("vocabulary: expected rising code points")
-            vocabulary = CharVocabulary("".join(map(chr, points)))
-            _fits(header, len(vocabulary), arrays)
-            model = cls(vocabulary, **header, dtype=arrays["embedding.weight"].dtype, rng=0)
-            model.load_state_dict(arrays)
-        except (ValueError, TypeError, KeyError, OverflowError, MemoryError, RecursionError) as error:
-            raise ValueError(f"{path}: not a weights file of a character model, or damaged ({error})") from None
+        with files.naming(path, "not a weights file of a character model, or damaged"):
+            arrays, text = files.read(path)
+            model = build(_described_in(arrays) if text is None else files.parsed(text), arrays)
+            if not isinstance(model, CharModel):
+                raise ValueError(f"it is a {type(model).__name__}")
         return model
 
 
@@ -203,14 +192,13 @@ def check_sampling(vocabulary: CharVocabulary, prompt: str, temperature: float) 
     return vocabulary.encode(prompt)
 
 
-def _fits(header: dict, symbols: int, arrays: dict[str, np.ndarray]) -> None:
-    """Refuse a header whose sizes are not those of the arrays, before anything of that size is made."""
-    embedding_dim, hidden_size = header["embedding_dim"], header["hidden_size"]
-    expected = {
-        "embedding.weight": (symbols, embedding_dim),
-        "lstm.weight_hh_l0": (4 * hidden_size, hidden_size),
-        f"lstm.weight_hh_l{header['num_layers'] - 1}": (4 * hidden_size, hidden_size),
-    }
-    for name, shape in expected.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name}: shape {arrays[name].shape}, expected {shape}")
+def _described_in(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The description of a model in a file of format 1, taken out of its arrays."""
+    if "header" not in arrays or "vocabulary" not in arrays:
+        raise ValueError("neither a description nor a header with a vocabulary")
+    header = parse_json(str(arrays.pop("header")))
+    if not isinstance(header, dict) or header.pop("format", None) != FORMAT_1:
+        raise ValueError(f"a header that is not of format {FORMAT_1}")
+    vocabulary = {"class": "CharVocabulary", "code_points": arrays.pop("vocabulary").tolist()}
+    dtype = str(next(iter(arrays.values())).dtype) if arrays else None
+    return {"class": "CharModel", "arguments": {"vocabulary": vocabulary, **header, "dtype": dtype}}
