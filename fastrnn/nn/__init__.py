@@ -12,6 +12,7 @@ from fastrnn.nn.clip import clip_grad_norm_, clip_grad_value_
 from fastrnn.nn.distributed import TimeDistributed
 from fastrnn.nn.dropout import Dropout
 from fastrnn.nn.embedding import Embedding
+from fastrnn.nn.final_state import FinalState
 from fastrnn.nn.fit import History, fit
 from fastrnn.nn.init import glorot_normal_, glorot_uniform_, orthogonal_, uniform_scaled_
 from fastrnn.nn.linear import Linear
@@ -39,6 +40,7 @@ __all__ = [
     "Dropout",
     "Embedding",
     "ExponentialLR",
+    "FinalState",
     "GeneralAttention",
     "History",
     "LastStep",
