@@ -1,10 +1,10 @@
 """
 Keras layers and models in, and layers and models out to Keras (the extra `keras`).
 
-`from_keras` makes layers of Keras's SimpleRNN, LSTM, GRU and Bidirectional, and a `fastrnn.nn.Sequential` of a model, in
-memory or in a ``.keras`` or ``.h5`` file. Files are read with h5py alone, Keras need not be installed. `to_keras` is the
-way back, and needs Keras. Each translation is proved: the layer is run beside Keras's equations with Keras's weights,
-and a difference is an error that names the gate.
+`from_keras` makes layers of Keras's SimpleRNN, LSTM, GRU and Bidirectional, and a `fastrnn.nn.Sequential` of a model,
+in memory or in a ``.keras`` or ``.h5`` file. Files are read with h5py alone, Keras need not be installed. `to_keras` is
+the way back, and needs Keras. Each translation is proved: the layer is run beside Keras's equations with Keras's
+weights, and a difference is an error that names the gate.
 
 >>> import keras, numpy as np
 >>> from fastrnn.interop import keras as interop
@@ -194,12 +194,8 @@ def _activation(where: str, name: Any) -> list[Module]:
 
 def _plain(where: str, found: Found) -> str:
     """The activation that a layer of its own is, if none of its options is set."""
-    for name, plain in {
-        "max_value": (None,),
-        "negative_slope": (0, None),
-        "threshold": (0, None),
-        "axis": (-1,),
-    }.items():
+    options = {"max_value": (None,), "negative_slope": (0, None), "threshold": (0, None), "axis": (-1,)}
+    for name, plain in options.items():
         if found.config.get(name, plain[0]) not in plain:
             raise ValueError(f"{where}: {name} {found.config[name]!r:.80}, expected {plain[0]}")
     return found.kind.lower()
