@@ -1,4 +1,4 @@
-"""The command line: ``python -m fastrnn demo | generate | info``."""
+"""The command line: ``python -m fastrnn demo | generate | convert | inspect | info``."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ def generate(args: argparse.Namespace) -> int:
     from fastrnn.models import CharModel
 
     write(CharModel.load(args.weights), args.prompt, args.length, args.temperature, args.seed)
+    return 0
+
+
+def convert(args: argparse.Namespace) -> int:
+    """Write the layer or model of one file into another, of the format that its ending says."""
+    from fastrnn import _convert
+
+    _convert.convert(args.source, args.target, args.layer, args.nonlinearity)
+    print(_convert.inspect(args.target))
+    return 0
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Say what is in a file: its configuration, names, shapes, dtypes and sizes."""
+    from fastrnn import _convert
+
+    print(_convert.inspect(args.file))
     return 0
 
 
@@ -66,6 +83,24 @@ def parser() -> argparse.ArgumentParser:
         sampling.add_argument("--temperature", type=float, default=0.6, help="0 is the likeliest (%(default)s)")
         sampling.add_argument("--seed", type=int, default=0, help="of chance (%(default)s)")
 
+    command = commands.add_parser("convert", help=str(convert.__doc__), description=convert.__doc__)
+    kinds = ".safetensors, .npz, .keras, .h5 or .onnx"
+    command.add_argument("source", metavar="IN", help=f"{kinds}: a module of this package, or what the others have")
+    command.add_argument("target", metavar="OUT", help=kinds)
+    command.add_argument(
+        "--layer",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="of IN, if it has several; repeated, for a stack",
+    )
+    command.add_argument("--nonlinearity", choices=("tanh", "relu"), default="tanh", help="of RNNs in a state_dict")
+    command.set_defaults(run=convert)
+
+    command = commands.add_parser("inspect", help=str(inspect.__doc__), description=inspect.__doc__)
+    command.add_argument("file", metavar="FILE", help=kinds)
+    command.set_defaults(run=inspect)
+
     command = commands.add_parser("info", help=str(info.__doc__), description=info.__doc__)
     command.set_defaults(run=info)
     return top
@@ -76,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     try:
         return args.run(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"fastrnn: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
