@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from fastrnn import _check
 
 __all__ = ["Module", "Parameter"]
+
+
+Self = TypeVar("Self", bound="Module")
 
 
 class Parameter(NamedTuple):
@@ -41,7 +44,7 @@ class Module:
     params: dict[str, np.ndarray]
     grads: dict[str, np.ndarray]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+    def __new__(cls: type[Self], *args: Any, **kwargs: Any) -> Self:
         """Keep the arguments, for whatever the class: `arguments` tells them."""
         module = super().__new__(cls)
         kwargs.pop("rng", None)  # chance is no part of what a module is

@@ -263,7 +263,7 @@ def _cell(where: str, kind: str, config: dict[str, Any], found: Found) -> cells.
     if len(found.weights) != count * each:
         hint = "; it has not been built" if not found.weights else ""
         raise ValueError(f"{where}: {len(found.weights)} weights, expected {count * each}{hint}")
-    reset_after = cell == "gru" and bool(config.get("reset_after", found.keras > 1))
+    reset_after = cell == "gru" and bool(config.get("reset_after"))  # which Keras had not at first
     units = config["units"]
     rows = len(cells.GATES[cell]) * units
     parts = [cells.Direction(*found.weights[d * each : (d + 1) * each], *([] if with_bias else [None]))
