@@ -283,3 +283,31 @@ def test_arguments_of_every_class_can_be_found():
     for cls in registry().values():
         kinds = [parameter.kind for parameter in inspect.signature(cls).parameters.values()]
         assert inspect.Parameter.POSITIONAL_ONLY not in kinds
+
+
+ODD = [None, -1, 0, 1, 2, 60000, 2**31, 10**400, 0.5, 1e308, float("nan"), "", "tanh", [], [1], [[]], {}, True,
+       {"class": "ReLU", "arguments": {}}, {"class": "CharVocabulary", "code_points": [97]}]  # fmt: skip
+
+
+def variations(node):
+    """A description with each of its arguments, those of modules within it too, replaced by each odd one."""
+    for name, value in node.get("arguments", {}).items():
+        for odd in ODD:
+            yield node | {"arguments": node["arguments"] | {name: odd}}
+        for k, part in enumerate(value if isinstance(value, list) else []):
+            for inner in variations(part) if isinstance(part, dict) else ():
+                replaced = [*value[:k], inner, *value[k + 1 :]]
+                yield node | {"arguments": node["arguments"] | {name: replaced}}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_odd_arguments_make_a_module_or_a_value_error(name):
+    module = MODULES[name]()
+    arrays = {p.name: p.value for p in module.parameters()}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    for description in variations(describe(module)):
+        try:
+            found = build(description, arrays)
+        except ValueError:
+            continue
+        assert {p.name: p.value.shape for p in found.parameters()} == shapes
