@@ -135,6 +135,18 @@ def test_a_normalised_lstm_with_zoneout_learns():
     assert accuracy > 0.9
 
 
+def test_a_frozen_layer_with_dropout_alone_is_the_plain_one():
+    x = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
+    layer = GRU(3, 6, input_dropout=0.3, recurrent_dropout=0.2, rng=0)
+    plain = GRU(3, 6, rng=0)
+    frozen = layer.freeze()
+    assert frozen.stream(2)._stepper is not None or fastrnn.get_config()["engine"] == "reference"
+    np.testing.assert_array_equal(frozen(x)[0], plain.freeze()(x)[0])
+    np.testing.assert_allclose(layer(x)[0], plain(x)[0], rtol=1e-5, atol=1e-6)
+    assert not np.array_equal(layer.forward(x)[0], plain.forward(x)[0])
+    assert GRU(3, 6, input_dropout=0.3, zoneout=0.1).freeze()._layer.varies
+
+
 def test_bad_arguments():
     for match, make in {
         r"^proj_size: 6, expected fewer than hidden_size = 6": lambda: LSTM(3, 6, proj_size=6),

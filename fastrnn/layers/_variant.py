@@ -42,7 +42,8 @@ class VariantLayer(RecurrentLayer):
     Notes
     -----
     Elements are drawn in `forward` only; a call, and a frozen layer, has no dropout, and zoneout mixes by its
-    probability. Frozen layers and streams of variants run through the layer itself, without packed weights.
+    probability. Frozen layers and streams of variants run through the layer itself, without packed weights, unless
+    dropout is all that they are about.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class VariantLayer(RecurrentLayer):
         own["layer_norm"], own["peepholes"], own["proj_size"] = bool(layer_norm), bool(peepholes), proj_size
         plain = variants.Variant(**given)  # which checks them
         variants.activations_of(self.cell, activations, getattr(self, "nonlinearity", "tanh"))
-        own["varies"] = bool(layer_norm or peepholes or proj_size) or any(
-            getattr(plain, name) != getattr(variants.Variant(), name) for name in given
-        )
+        other = {name for name in given if getattr(plain, name) != getattr(variants.Variant(), name)}
+        arrays = bool(layer_norm or peepholes or proj_size)
+        own["varies"] = arrays or bool(other)
+        own["varies_when_called"] = arrays or bool(other - {"recurrent_dropout", "input_dropout"})
         super().__init__(*args, **common)
         if self.varies:  # a first step of nothing, so that what this cell cannot do is an error here and not later
             variants.checked_arrays(self._variant("_l0", False), self.cell, self.hidden_size, self.dtype)

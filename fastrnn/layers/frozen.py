@@ -69,6 +69,7 @@ class Frozen:
         layer.grads.clear()
         for value in layer.params.values():
             value.flags.writeable = False
+        layer.varies = layer.varies_when_called  # what is plain but for dropout in training is packed as plain ones are
         layer.stateful, layer._remembered = False, None  # many threads may call it: a stream has the state
         object.__setattr__(self, "_layer", layer)
         object.__setattr__(self, "_prepared", {})

@@ -82,6 +82,7 @@ class RecurrentLayer(InitialState):
     uses_lengths = True
     cell: str  # "rnn", "lstm", "gru"
     varies = False  # whether its cells are others than the plain ones
+    varies_when_called = False  # and not in training alone
     state_names: tuple[str, ...] = ("h",)
     # Parameters, and which of the cell's arguments each is; in the order of both.
     weights = {"weight_ih": "w_ih", "weight_hh": "w_hh", "bias_ih": "b_ih", "bias_hh": "b_hh"}  # noqa: RUF012
