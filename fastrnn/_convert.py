@@ -143,8 +143,8 @@ def _read(path: str, names: Sequence[str], nonlinearity: str) -> Module:
         return _chosen(path, onnx.from_onnx(path), names)
     with files.naming(path, f"no {kind} file, or damaged"):
         arrays, text = files.read(path)
-    if text is not None:
-        module = files.load(path)
+        module = None if text is None else build(files.parsed(text), arrays)
+    if module is not None:
         return _chosen(path, dict(_within(module)), names) if names else module
     with files.naming(path, "not whole layers"):
         found = recurrent_layers(arrays, nonlinearity)

@@ -75,14 +75,14 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
                     raise ValueError("its members are compressed, or lie over one another")
                 if not all(0 <= info.header_offset < size for info in members.values()):
                     raise ValueError("a member is outside of the file")
-                return {name.removesuffix(".npy"): _array(_member(file, info)) for name, info in members.items()}
+                return {name.removesuffix(".npy"): _member(file, info) for name, info in members.items()}
         except (ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, RecursionError, SyntaxError,
                 zipfile.BadZipFile, NotImplementedError, struct.error) as error:  # fmt: skip
             raise ValueError(f"{error}") from None
 
 
 def _member(file: BinaryIO, info: zipfile.ZipInfo) -> np.ndarray:
-    """The bytes of a member of an archive, which `zipfile` would copy twice."""
+    """An array of an archive, in memory once, where `zipfile` would have it three times."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise ValueError(f"{info.filename!r:.80} is compressed or encrypted, expected it as numpy.savez writes it")
     file.seek(info.header_offset)
@@ -93,18 +93,18 @@ def _member(file: BinaryIO, info: zipfile.ZipInfo) -> np.ndarray:
     content = read_block(file, info.file_size)
     if zlib.crc32(content) != info.CRC:
         raise ValueError(f"{info.filename!r:.80} has changed since it was written")
-    return content
+    return _array(info.filename, content)
 
 
-def _array(content: np.ndarray) -> np.ndarray:
+def _array(name: str, content: np.ndarray) -> np.ndarray:
     """The array that the bytes of an ``.npy`` file are, without a copy."""
     stream = io.BytesIO(content[:65536].tobytes())
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise ValueError(f"an array of version {version}")
+        raise ValueError(f"{name!r:.80} is of version {version}")
     shape, fortran, dtype = readers[version](stream)
     data = content[stream.tell() :]
     if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f"{len(data)} bytes are not {shape!s:.80} of {dtype!s:.80}")
+        raise ValueError(f"{name!r:.80}: {len(data)} bytes are not {shape!s:.80} of {dtype!s:.80}")
     return data.view(dtype).reshape(shape, order="F" if fortran else "C")

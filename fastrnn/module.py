@@ -48,6 +48,9 @@ class Module:
         """Keep the arguments, for whatever the class: `arguments` tells them."""
         module = super().__new__(cls)
         kwargs.pop("rng", None)  # chance is no part of what a module is
+        # Lists are the caller's, who may change them.
+        args = tuple(tuple(value) if isinstance(value, list) else value for value in args)
+        kwargs = {name: tuple(value) if isinstance(value, list) else value for name, value in kwargs.items()}
         module.__dict__["_arguments"] = (args, kwargs)
         return module
 
@@ -65,7 +68,7 @@ class Module:
         """
         The constructor's arguments by name, as they were given, without `rng`: what `fastrnn.save` writes down.
 
-        With the parameters they make the module anew. Those of ``*modules`` are a tuple.
+        With the parameters they make the module anew. Lists, and those of ``*modules``, are tuples.
         """
         args, kwargs = self._arguments
         signature = inspect.signature(self.__init__)

@@ -147,6 +147,10 @@ def test_a_loaded_module_trains_on(tmp_path):
 def test_arguments_are_those_that_were_given():
     layer = fastrnn.LSTM(3, 4, dtype="float64", peepholes=True, rng=0)
     assert layer.arguments == {"input_size": 3, "hidden_size": 4, "dtype": "float64", "peepholes": True}
+    layers = [layer]
+    stack = fastrnn.Stack(layers)
+    layers.append(layer)
+    assert stack.arguments == {"layers": (layer,)}
     relu = nn.ReLU()
     assert nn.Sequential(relu, relu).arguments == {"modules": (relu, relu)}
     assert pickle.loads(pickle.dumps(layer)).arguments == layer.arguments

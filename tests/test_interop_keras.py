@@ -293,6 +293,7 @@ def test_layers_that_have_no_counterpart(tmp_path):
         (shaken(L.TimeDistributed(L.Conv1D(3, 2)), (N, 2, T, I)), r"^TimeDistributed .*: of a 'Conv1D'"),
         (L.ReLU(max_value=6), r"^ReLU .*: max_value 6.*, expected None"),
         (shaken(L.LayerNormalization(axis=1)), r"^LayerNormalization .*: axis "),
+        (L.GlobalAveragePooling1D(keepdims=True), r"^GlobalAveragePooling1D .*: keepdims True, expected False"),
     ):
         with pytest.raises(ValueError, match=message):
             interop.from_keras(layer)

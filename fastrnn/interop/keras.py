@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +90,7 @@ def from_keras(source: Any) -> Any:
     return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
 
-def to_keras(module: Module | Sequence[Module]) -> Any:
+def to_keras(module: Module) -> Any:
     """
     Make a Keras layer or model; the backend is the one that Keras runs on.
 
@@ -169,10 +168,12 @@ def _modules(found: Found) -> list[Module]:
     if found.kind == "LayerNormalization":
         return [_layer_norm(where, found)]
     if found.kind in ("Activation", "ReLU", "Softmax"):
-        return _activation(where, config["activation"] if found.kind == "Activation" else _plain(where, found))
+        _expect(where, config, max_value=(None,), negative_slope=(0, None), threshold=(0, None), axis=(-1,))
+        return _activation(where, config.get("activation", found.kind.lower()))
     if found.kind == "Dropout":
         return [nn.Dropout(config["rate"])]
     if found.kind == "GlobalAveragePooling1D":
+        _expect(where, config, data_format=("channels_last",), keepdims=(False,))
         return [nn.MeanOverTime()]
     raise ValueError(f"{where}: it has no counterpart here")
 
@@ -192,23 +193,20 @@ def _activation(where: str, name: Any) -> list[Module]:
     return [] if made is None else [made()]
 
 
-def _plain(where: str, found: Found) -> str:
-    """The activation that a layer of its own is, if none of its options is set."""
-    options = {"max_value": (None,), "negative_slope": (0, None), "threshold": (0, None), "axis": (-1,)}
+def _expect(where: str, config: dict[str, Any], **options: tuple) -> None:
+    """Refuse a layer with an option that has another value than these."""
     for name, plain in options.items():
-        if found.config.get(name, plain[0]) not in plain:
-            raise ValueError(f"{where}: {name} {found.config[name]!r:.80}, expected {plain[0]}")
-    return found.kind.lower()
+        if config.get(name, plain[0]) not in plain:
+            raise ValueError(f"{where}: {name} {config[name]!r:.80}, expected {plain[0]}")
 
 
 def _layer_norm(where: str, found: Found) -> nn.LayerNorm:
-    axis, center, scale = (found.config.get(name, True) for name in ("axis", "center", "scale"))
-    if axis not in (-1, [-1]) and not (isinstance(axis, list | tuple) and list(axis) == [2]):
-        raise ValueError(f"{where}: axis {axis!r:.80}, expected the last one")
+    _expect(where, found.config, axis=(-1, [-1], 2, [2]), rms_scaling=(False,))
+    center, scale = (bool(found.config.get(name, True)) for name in ("center", "scale"))
     weights = list(found.weights)
     if not weights or len(weights) != center + scale:
         raise ValueError(f"{where}: {len(weights)} weights, expected gamma or beta or both")
-    norm = nn.LayerNorm(len(weights[0]), found.config["epsilon"], bias=bool(center), dtype=weights[0].dtype)
+    norm = nn.LayerNorm(len(weights[0]), found.config["epsilon"], bias=center, dtype=weights[0].dtype)
     for name, there in (("weight", scale), ("bias", center)):
         if there:
             setattr(norm, name, weights.pop(0))
@@ -221,8 +219,9 @@ def _layer_norm(where: str, found: Found) -> nn.LayerNorm:
 def _recurrent(found: Found) -> RecurrentLayer:
     """A layer with the weights of a Keras layer, proved."""
     both = found.kind == "Bidirectional"
-    inner, kind = (found.config["layer"]["config"], found.config["layer"]["class_name"]) if both else (
-        found.config, found.kind)  # fmt: skip
+    inner, kind = found.config, found.kind
+    if both:
+        inner, kind = inner["layer"]["config"], inner["layer"]["class_name"]
     where = f"{found.kind} {found.name!r:.80}"
     if kind not in cells.CELLS:
         raise ValueError(f"{where}: of a {kind!r:.80}, expected {', '.join(cells.CELLS)}")
