@@ -135,8 +135,7 @@ def _read(path: str, names: Sequence[str], nonlinearity: str) -> Module:
     if kind in KERAS:
         from fastrnn.interop import keras
 
-        module = keras.from_keras(path)
-        return _chosen(path, dict(_within(module)), names) if names else module
+        return _chosen(path, keras.recurrent_layers(path), names) if names else keras.from_keras(path)
     if kind == ".onnx":
         from fastrnn.interop import onnx
 

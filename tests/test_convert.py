@@ -1,6 +1,7 @@
 """``python -m fastrnn convert`` and ``inspect``: files of other libraries and ours, both ways."""
 
 import os
+import re
 import warnings
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -131,7 +132,8 @@ def test_keras(capsys):
             assert code == 0, out
             assert f"{name}: Keras model of LSTM 'lstm" in out
             assert "3 arrays, 128 numbers" in out
-            code, out = run(capsys, "convert", name, "b.safetensors", "--layer", "0")
+            layer_name = re.search(r"LSTM '(\w+)'", out)[1]
+            code, out = run(capsys, "convert", name, "b.safetensors", "--layer", layer_name)
             assert code == 0, out
             again = fastrnn.load("b.safetensors")
             x = X.swapaxes(0, 1)

@@ -317,14 +317,24 @@ def test_layers_that_have_no_counterpart(tmp_path):
             interop.to_keras(module)
 
 
-def test_graphs_are_refused(tmp_path):
+def test_of_graphs_the_recurrent_layers_alone_can_be_had(tmp_path):
     x = keras.Input((T, I))
-    y = L.LSTM(I, return_sequences=True)(x)
-    model = keras.Model(x, L.Add()([x, y]))
-    for source in (model, tmp_path / "graph.keras"):
-        model.save(tmp_path / "graph.keras")
+    both = L.Bidirectional(L.GRU(3, return_sequences=True), name="both")
+    y = L.LSTM(I, return_sequences=True, name="first")(x)
+    model = shaken(keras.Model(x, both(L.Conv1D(2, 1)(L.Add()([x, y])))))
+    expected = call(model.get_layer("first"), X), call(both, X)
+    for source in (model, tmp_path / "graph.keras", tmp_path / "graph.h5"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras has one about .h5
+            model.save(source if source is not model else tmp_path / "other.keras")
         with pytest.raises(ValueError, match=r"layer 'add\w*' reads .*: no graph can be read"):
             interop.from_keras(source)
+        found = interop.recurrent_layers(source)
+        assert list(found) == ["first", "both"]
+        for layer, y in zip(found.values(), expected, strict=True):
+            np.testing.assert_allclose(layer(X)[0], y, atol=1e-5)
+    with pytest.raises(TypeError, match=r"^source: LSTM, expected a path, or a model of Keras"):
+        interop.recurrent_layers(model.get_layer("first"))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,17 +45,17 @@ def of_object(layer: Any) -> Found:
     return Found(type(layer).__name__, str(config.get("name")), config, weights, major)
 
 
-def of_model(model: Any) -> list[Found]:
-    """The layers of a model in memory."""
+def of_model(model: Any, chain: bool = True) -> list[Found]:
+    """The layers of a model in memory; `chain` says that each has to read the one before it."""
     kind, config = type(model).__name__, model.get_config()
-    names = [name for _, name, _ in _entries({"class_name": kind, "config": config})]
+    names = [name for _, name, _ in _entries({"class_name": kind, "config": config}, chain)]
     return [of_object(model.get_layer(name)) for name in names]
 
 
-def of_file(path: str | os.PathLike) -> list[Found]:
+def of_file(path: str | os.PathLike, chain: bool = True) -> list[Found]:
     """The layers of a file, read without Keras. Nothing in it is executed, and no other file is opened for it."""
     name, size = os.fspath(path), os.stat(path).st_size
-    return _of_archive(name, size) if name.lower().endswith(".keras") else _of_h5(name, size)
+    return (_of_archive if name.lower().endswith(".keras") else _of_h5)(name, size, chain)
 
 
 @contextmanager
@@ -67,8 +68,8 @@ def naming(path: str) -> Iterator[None]:
     os.stat(path)
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, MemoryError, RecursionError,
-            zipfile.BadZipFile, NotImplementedError, EOFError) as error:  # fmt: skip
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, OSError, RuntimeError, MemoryError,
+            EOFError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         # zipfile and h5py have errors of many kinds for files that are damaged
         raise ValueError(f"{path}: no Keras model that can be read, or damaged ({error})") from None
 
@@ -81,7 +82,7 @@ def _h5py() -> Any:
     return h5py
 
 
-def _of_archive(path: str, size: int) -> list[Found]:
+def _of_archive(path: str, size: int, chain: bool) -> list[Found]:
     with zipfile.ZipFile(path) as archive:
         members = {}
         for name in ("metadata.json", "config.json", "model.weights.h5"):
@@ -96,7 +97,7 @@ def _of_archive(path: str, size: int) -> list[Found]:
     found = []
     with _h5py().File(io.BytesIO(members["model.weights.h5"]), "r") as file:
         root = "layers" if "layers" in file else "_layer_checkpoint_dependencies"
-        for kind, name, config in _entries(model):
+        for kind, name, config in _entries(model, chain):
             # Keras names a layer's group by its class, with a number from the second one of the class on.
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", re.sub(r"\W+", "", kind)).lower()
             place = snake + (f"_{seen[snake]}" if seen[snake] else "")
@@ -116,7 +117,7 @@ def _numbered(file: Any, path: str, size: int) -> list[np.ndarray]:
     return [_array(file, f"{path}/{k}", size) for k in range(len(file[path]))]
 
 
-def _of_h5(path: str, size: int) -> list[Found]:
+def _of_h5(path: str, size: int, chain: bool) -> list[Found]:
     with _h5py().File(path, "r") as file:
         if "model_config" not in file.attrs:
             raise ValueError("it has no model_config: weights without a model")
@@ -124,7 +125,7 @@ def _of_h5(path: str, size: int) -> list[Found]:
         version = file.attrs.get("keras_version", file["model_weights"].attrs.get("keras_version", "2"))
         major = int(_text(version).split(".")[0])
         found = []
-        for kind, name, config in _entries(model):
+        for kind, name, config in _entries(model, chain):
             group = f"model_weights/{name}"
             names = file[group].attrs.get("weight_names", ()) if group in file else ()
             weights = [_array(file, f"{group}/{_text(weight)}", size) for weight in names]
@@ -154,13 +155,13 @@ def _array(file: Any, path: str, size: int) -> np.ndarray:
 # --- the configuration of a model ------------------------------------------------------------------------------------
 
 
-def _entries(model: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+def _entries(model: dict[str, Any], chain: bool) -> list[tuple[str, str, dict[str, Any]]]:
     """Class, name and configuration of each layer, in the order in which they run; InputLayers are left out."""
     kind, config = model["class_name"], model["config"]
-    if kind not in MODELS:
+    if kind not in MODELS and chain:
         raise ValueError(f"it is a {kind!r:.80}, expected a Sequential model or one layer after the other")
     layers = config if isinstance(config, list) else config["layers"]  # a list in Keras 1
-    if kind != "Sequential":
+    if kind != "Sequential" and chain:
         _check_chain(layers)
     found = []
     for layer in layers:

@@ -32,7 +32,7 @@ from fastrnn.layers import Stack
 from fastrnn.layers.recurrent import RecurrentLayer
 from fastrnn.module import Module
 
-__all__ = ["from_keras", "to_keras"]
+__all__ = ["from_keras", "recurrent_layers", "to_keras"]
 
 ACTIVATIONS = {
     "linear": None, "relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "softmax": nn.Softmax, "gelu": nn.GELU,
@@ -90,6 +90,33 @@ def from_keras(source: Any) -> Any:
     return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
 
 
+def recurrent_layers(source: Any) -> dict[str, RecurrentLayer]:
+    """
+    Make a layer of every recurrent layer of a model, whatever else is in it and however they are connected.
+
+    Parameters
+    ----------
+    source : path or Keras model
+        As for `from_keras`. Models within the model are not looked into.
+
+    Returns
+    -------
+    dict of str to RNN, LSTM or GRU
+        By Keras's names for the layers, in the model's order; as `from_keras` makes them of layers.
+
+    Raises
+    ------
+    ValueError, ImportError
+        As by `from_keras`.
+    """
+    if isinstance(source, str | os.PathLike):
+        with files.naming(os.fspath(source)):
+            return _recurrent_among(files.of_file(source, chain=False))
+    if not files.is_keras(source) or not hasattr(source, "get_layer"):
+        raise TypeError(f"source: {type(source).__name__}, expected a path, or a model of Keras")
+    return _recurrent_among(files.of_model(source, chain=False))
+
+
 def to_keras(module: Module) -> Any:
     """
     Make a Keras layer or model; the backend is the one that Keras runs on.
@@ -127,6 +154,10 @@ def to_keras(module: Module) -> Any:
     for part in layers:
         model.add(part.build())
     return model
+
+
+def _recurrent_among(layers: list[Found]) -> dict[str, RecurrentLayer]:
+    return {found.name: _recurrent(found) for found in layers if found.kind in (*cells.CELLS, "Bidirectional")}
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
