@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 import fastrnn
 
 
@@ -45,6 +47,7 @@ def main() -> None:
             assert all((again.params[name] == value).all() for name, value in layer.params.items())
             functions = {
                 "read the bytes": path.read_bytes,
+                "into an array": lambda path=path: np.fromfile(path, np.uint8),
                 "load": lambda path=path: fastrnn.load(path),
                 "save": lambda path=path: fastrnn.save(layer, path),
             }

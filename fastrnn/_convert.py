@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -183,9 +185,14 @@ def _write(module: Module, path: str, kind: str) -> None:
         if not isinstance(module, RecurrentLayer):
             raise ValueError(f"{path}: of a {type(module).__name__}, expected a single RNN, LSTM or GRU; see --layer")
         content = onnx.to_onnx(module, lengths=True, state=True).SerializeToString()
-        with replacing(path) as file:
-            file.write(content)
-        return
+    else:
+        content = _keras_file(module, kind)
+    with replacing(path) as file:
+        file.write(content)
+
+
+def _keras_file(module: Module, kind: str) -> bytes:
+    """A module as the Keras file of this ending."""
     from fastrnn.interop import keras as interop
 
     model = interop.to_keras(module)
@@ -193,7 +200,10 @@ def _write(module: Module, path: str, kind: str) -> None:
 
     if not isinstance(model, keras.Sequential):
         model = keras.Sequential([keras.Input((None, module.input_size)), model])
-    model.save(path)
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / f"model{kind}"
+        model.save(place)
+        return place.read_bytes()
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
