@@ -2,8 +2,6 @@
 
 `torch`, `jax` and `keras` are bridges to frameworks, `onnx` runs, reads and writes ONNX models, `sklearn` has
 estimators for scikit-learn, `dask` runs frozen layers over arrays larger than memory.
-`fastrnn.interop.onnx` runs, reads and writes ONNX models. `fastrnn.interop.keras` reads Keras's layers, models and
-files, and makes Keras layers.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ import importlib
 from typing import Any
 
 __all__ = ["dask", "jax", "keras", "onnx", "sklearn", "torch"]
-__all__ = ["keras", "onnx"]
 
 
 def __getattr__(name: str) -> Any:
