@@ -18,9 +18,10 @@ def run(main: Callable[..., dict]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="train less: a few seconds, a lower score")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder of the pictures (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of all that is random (%(default)s)")
     options = parser.parse_args()
     try:
-        result = main(quick=options.quick, out=options.out)
+        result = main(quick=options.quick, out=options.out, seed=options.seed)
     except ImportError as error:
         raise SystemExit(str(error)) from None
     print(f"score {result['score']:.4g}, picture {result['picture']}")

@@ -17,17 +17,19 @@ def planted(n, rng, keys):
     return x.astype(np.float32), which, where
 
 
-def main(quick=False, out=OUT):
+def main(quick=False, out=OUT, seed=0):
     """Train on 4000 sequences, test on 500 others."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     keys = 4 * np.linalg.qr(rng.standard_normal((WIDTH, KEYS)))[0].T  # steps of noise are 2.8 long on average
     (x, which, _), test = planted(1500 if quick else 4000, rng, keys), planted(500, rng, keys)
     model = nn.Sequential(
-        fastrnn.GRU(WIDTH, 32, batch_first=True, rng=1), nn.AttentionPooling(32, 16, rng=2), nn.Linear(32, KEYS, rng=3)
+        fastrnn.GRU(WIDTH, 32, batch_first=True, rng=rng),
+        nn.AttentionPooling(32, 16, rng=rng),
+        nn.Linear(32, KEYS, rng=rng),
     )
     history = nn.fit(
         model, x, which, loss=nn.CrossEntropyLoss(), optimiser=nn.Adam(model, lr=0.005), epochs=5 if quick else 10,
-        max_norm=1.0, metrics={"accuracy": accuracy},
+        max_norm=1.0, metrics={"accuracy": accuracy}, rng=rng,
     )  # fmt: skip
     print(f"training accuracy of the last epoch {history.epochs[-1]['accuracy']:.3f}")
     gru, pooling, _ = model

@@ -6,7 +6,7 @@ from _shared import OUT, digits_in_common, run, save
 import fastrnn
 from fastrnn import nn, viz
 
-WANTED = 12  # decimal digits in common
+WANTED = 12  # decimal digits in common; more do not count
 B, T, I, H = 3, 12, 4, 6
 
 
@@ -35,10 +35,10 @@ class Cell(nn.Sequential):
         return dx
 
 
-def main(quick=False, out=OUT):
+def main(quick=False, out=OUT, seed=0):
     """Nothing is trained: outputs and gradients are compared."""
-    rng = np.random.default_rng(0)
-    rnn = fastrnn.RNN(I, H, num_layers=2, batch_first=True, dtype=np.float64, rng=1)
+    rng = np.random.default_rng(seed)
+    rnn = fastrnn.RNN(I, H, num_layers=2, batch_first=True, dtype=np.float64, rng=rng)
     cells = Cell(I), Cell(H)
     for k, cell in enumerate(cells):
         cell[0].weight = np.hstack([rnn.params[f"weight_ih_l{k}"], rnn.params[f"weight_hh_l{k}"]])
@@ -58,7 +58,7 @@ def main(quick=False, out=OUT):
         pairs += [(cell[0].grads["bias"], rnn.grads[f"bias_{which}_l{k}"]) for which in ("ih", "hh")]
     digits = digits_in_common(*pairs)
     print(f"outputs, states and gradients have {digits:.1f} digits in common")
-    return {"score": digits, "picture": save(viz.unrolled(rnn), out, "cell_by_hand")}
+    return {"score": min(digits, WANTED), "picture": save(viz.unrolled(rnn), out, "cell_by_hand")}
 
 
 if __name__ == "__main__":

@@ -15,17 +15,18 @@ def rmse(predicted, actual):
     return float(np.sqrt(np.mean((predicted - actual) ** 2)))
 
 
-def main(quick=False, out=OUT):
+def main(quick=False, out=OUT, seed=0):
     """Train on the first 70 percent of the years, stop by the next 15, test on the last 15."""
+    rng = np.random.default_rng(seed)
     frame = optional("statsmodels.api", "statsmodels").datasets.sunspots.load_pandas().data
     spots = frame["SUNACTIVITY"].to_numpy(np.float32)
     series = np.sqrt(spots) / 5  # minima and maxima vary alike then
     x, y = data.windows(series, LENGTH)
     training, validation, test = data.time_split((x, y[:, 0]), (0.7, 0.15, 0.15))
-    model = nn.Sequential(fastrnn.LSTM(1, 32, batch_first=True, rng=1), nn.LastStep(), nn.Linear(32, 1, rng=2))
+    model = nn.Sequential(fastrnn.LSTM(1, 32, batch_first=True, rng=rng), nn.LastStep(), nn.Linear(32, 1, rng=rng))
     history = nn.fit(
         model, *training, loss=nn.MSELoss(), optimiser=nn.Adam(model, lr=0.01), validation=validation,
-        epochs=40 if quick else 300, patience=60, max_norm=1.0,
+        epochs=40 if quick else 300, patience=60, max_norm=1.0, rng=rng,
     )  # fmt: skip
     predicted = (5 * model(x)[:, 0]) ** 2
     first = len(spots) - len(test[1])  # the first year of the test

@@ -6,7 +6,7 @@ from _shared import OUT, digits_in_common, optional, run, save
 import fastrnn
 from fastrnn import viz
 
-WANTED = 12  # decimal digits in common
+WANTED = 12  # decimal digits in common; more do not count
 T, B, I, H = 30, 4, 3, 8
 
 
@@ -32,10 +32,10 @@ def backward(gru, caches, mask, dy):
     return dx
 
 
-def main(quick=False, out=OUT):
+def main(quick=False, out=OUT, seed=0):
     """Nothing is trained; a third of the steps is missing, as in records of a sensor that drops out."""
-    rng = np.random.default_rng(0)
-    gru = fastrnn.GRU(I, H, dtype=np.float64, rng=1)
+    rng = np.random.default_rng(seed)
+    gru = fastrnn.GRU(I, H, dtype=np.float64, rng=rng)
     x, dy = rng.standard_normal((T, B, I)).cumsum(axis=0) / 3, rng.standard_normal((T, B, H))
     mask = rng.random((T, B)) > 1 / 3
 
@@ -52,7 +52,7 @@ def main(quick=False, out=OUT):
     _, axes = optional("matplotlib.pyplot", "matplotlib").subplots(2, 1, figsize=(8, 7), layout="constrained")
     viz.hidden_states(states[:, 0], title="The state passes masked steps unchanged", ax=axes[0])
     viz.hidden_states(y[:, 0], title="The output of a masked step is zeros", ax=axes[1])
-    return {"score": digits, "picture": save(axes[0], out, "masked_step")}
+    return {"score": min(digits, WANTED), "picture": save(axes[0], out, "masked_step")}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from _shared import OUT, digits_in_common, run, save
 import fastrnn
 from fastrnn import nn, viz
 
-WANTED = 12  # decimal digits in common
+WANTED = 12  # decimal digits in common; more do not count
 
 
 class SimpleRNN:
@@ -43,12 +43,12 @@ class SimpleRNN:
         return d
 
 
-def main(quick=False, out=OUT):
+def main(quick=False, out=OUT, seed=0):
     """Train to foretell the next value of a sum of two sine waves; in each step both compute the gradient."""
     steps, t = 50 if quick else 400, np.arange(61)
     series = 0.6 * np.sin(0.3 * t) + 0.3 * np.sin(0.8 * t + 1)
     x, target = series[:-1], series[1:]
-    ours = SimpleRNN(1, 16, 1, np.random.default_rng(0))
+    ours = SimpleRNN(1, 16, 1, np.random.default_rng(seed))
     layer, head, loss = fastrnn.RNN(1, 16, dtype=np.float64), nn.Linear(16, 1, dtype=np.float64), nn.MSELoss()
     layer.bias_hh_l0 = np.zeros(16)  # ours has one bias, fastrnn's, as PyTorch's, two
     digits = 16.0
@@ -72,7 +72,7 @@ def main(quick=False, out=OUT):
             setattr(ours, name, getattr(ours, name) - 0.1 * gradient)
     print(f"{steps} steps of gradient descent: mean squared error {value:.2g}, {digits:.1f} digits in common")
     ax = viz.forecast(series, y.ravel(), start=1)
-    return {"score": digits, "picture": save(ax, out, "rnn_from_scratch")}
+    return {"score": min(digits, WANTED), "picture": save(ax, out, "rnn_from_scratch")}
 
 
 if __name__ == "__main__":

@@ -6,31 +6,31 @@ from _shared import OUT, run, save
 import fastrnn
 from fastrnn import nn, viz
 
-WANTED = 3  # decades that the LSTM's gradient is above that of the RNN of radius 0.9, T - 1 steps back
+WANTED = 5  # decades (and no more count) that the LSTM's gradient is above that of the RNN of radius 0.9 at step 1
 T, B, H = 100, 8, 64
 
 
-def rnn(radius):
+def rnn(radius, rng):
     """A plain RNN whose recurrent matrix is `radius` times an orthogonal one: all its eigenvalues are that large."""
-    layer = fastrnn.RNN(H, H, bias=False, dtype=np.float64, rng=1)
-    nn.orthogonal_(layer.weight_hh_l0, gain=radius, rng=2)
+    layer = fastrnn.RNN(H, H, bias=False, dtype=np.float64, rng=rng)
+    nn.orthogonal_(layer.weight_hh_l0, gain=radius, rng=rng)
     return layer
 
 
-def gru(update_bias):
+def gru(update_bias, rng):
     """A GRU whose update gates are nearly 1, which keeps the state, by a bias."""
-    layer = fastrnn.GRU(H, H, dtype=np.float64, rng=1)
+    layer = fastrnn.GRU(H, H, dtype=np.float64, rng=rng)
     layer.bias_ih_l0[H : 2 * H], layer.bias_hh_l0[H : 2 * H] = update_bias, 0
     return layer
 
 
-def main(quick=False, out=OUT):
+def main(quick=False, out=OUT, seed=0):
     """Nothing is trained: this is what networks begin with. A second picture, of the states, stands beside."""
-    layers = {f"RNN, radius {radius}": rnn(radius) for radius in (0.9, 1.0, 1.1)}
-    layers["LSTM, forget bias 0"] = fastrnn.LSTM(H, H, forget_bias=0, dtype=np.float64, rng=1)
-    layers["LSTM, forget bias 5"] = fastrnn.LSTM(H, H, forget_bias=5, dtype=np.float64, rng=1)
-    layers["GRU, update bias 5"] = gru(5)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
+    layers = {f"RNN, radius {radius}": rnn(radius, rng) for radius in (0.9, 1.0, 1.1)}
+    layers["LSTM, forget bias 0"] = fastrnn.LSTM(H, H, forget_bias=0, dtype=np.float64, rng=rng)
+    layers["LSTM, forget bias 5"] = fastrnn.LSTM(H, H, forget_bias=5, dtype=np.float64, rng=rng)
+    layers["GRU, update bias 5"] = gru(5, rng)
     x, dlast = rng.standard_normal((T, B, H)), rng.standard_normal((B, H))
     dy = np.zeros((T, B, H))
     dy[-1] = dlast
@@ -54,7 +54,7 @@ def main(quick=False, out=OUT):
     save(ax, out, "vanishing_states")
     reach = dict(zip(layers, gradients, strict=True))
     score = np.log10(reach["LSTM, forget bias 5"][0] / reach["RNN, radius 0.9"][0])
-    return {"score": float(score), "picture": picture}
+    return {"score": min(float(score), WANTED), "picture": picture}
 
 
 if __name__ == "__main__":
