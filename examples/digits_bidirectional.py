@@ -31,8 +31,9 @@ def main(quick=False, out=OUT, seed=0):
     rng = np.random.default_rng(seed)
     training, test = digits(rng)
     lstm = fastrnn.LSTM(8, 48, batch_first=True, bidirectional=True, forget_bias=1.0, rng=rng)
-    model = nn.Sequential(lstm, BothEnds(), nn.Dropout(0.2, rng=rng), nn.Linear(96, 10, rng=rng))
-    epochs, optimiser = 5 if quick else 25, nn.Adam(model, lr=0.005)
+    pixels, ends = nn.Dropout(0.1, rng=rng), nn.Dropout(0.2, rng=rng)
+    model = nn.Sequential(pixels, lstm, BothEnds(), ends, nn.Linear(96, 10, rng=rng))
+    epochs, optimiser = 5 if quick else 25, nn.Adam(model, lr=0.01)
     history = nn.fit(
         model, *training, loss=nn.CrossEntropyLoss(), optimiser=optimiser, schedule=nn.CosineLR(optimiser, epochs),
         epochs=epochs, metrics={"accuracy": accuracy}, max_norm=1.0, rng=rng,
