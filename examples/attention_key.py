@@ -27,9 +27,10 @@ def main(quick=False, out=OUT, seed=0):
         nn.AttentionPooling(32, 16, rng=rng),
         nn.Linear(32, KEYS, rng=rng),
     )
+    epochs, optimiser = 5 if quick else 12, nn.Adam(model, lr=0.01)
     history = nn.fit(
-        model, x, which, loss=nn.CrossEntropyLoss(), optimiser=nn.Adam(model, lr=0.005), epochs=5 if quick else 10,
-        max_norm=1.0, metrics={"accuracy": accuracy}, rng=rng,
+        model, x, which, loss=nn.CrossEntropyLoss(), optimiser=optimiser, schedule=nn.CosineLR(optimiser, epochs),
+        epochs=epochs, max_norm=1.0, metrics={"accuracy": accuracy}, rng=rng,
     )  # fmt: skip
     print(f"training accuracy of the last epoch {history.epochs[-1]['accuracy']:.3f}")
     gru, pooling, _ = model
