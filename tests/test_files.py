@@ -54,7 +54,6 @@ MODULES = {
     "MultiHeadAttention": lambda: nn.MultiHeadAttention(I, 2, kdim=I, **F64),
     "MultiHeadAttention of other widths": lambda: nn.Sequential(nn.MultiHeadAttention(I, 4, bias=False, **F64)),
     "MeanOverTime": lambda: nn.MeanOverTime(),
-    "BothEnds": lambda: nn.BothEnds(),
     "FinalState": lambda: nn.FinalState(fastrnn.LSTM(I, H, 2, bidirectional=True, batch_first=True, **F64)),
     "ScaledDotProductAttention": lambda: nn.ScaledDotProductAttention(scale=0.3),
     "GeneralAttention": lambda: nn.GeneralAttention(I, I, **F64),

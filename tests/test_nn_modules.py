@@ -138,23 +138,6 @@ def test_selection(kind, rng):
             kind()(*bad)
 
 
-def test_both_ends_are_the_final_states_of_two_directions(rng):
-    gru = fastrnn.GRU(2, 3, batch_first=True, bidirectional=True, rng=0, **F64)
-    x, lengths = rng.standard_normal((4, 5, 2)), np.array([2, 5, 0, 1])
-    steps, state = gru(x, lengths=lengths)
-    y, _ = check_gradients(nn.BothEnds(), steps, lengths=lengths)
-    np.testing.assert_array_equal(y, np.concatenate(state, axis=1))
-    y, _ = check_gradients(nn.BothEnds(), x)
-    np.testing.assert_array_equal(y, np.stack([x[:, 4, 0], x[:, 0, 1]], axis=1))
-    check_padding(nn.BothEnds(), x, [2, 5, 0, 1], rng)
-    for shape in ((0, 3, 2), (2, 0, 4), (1, 1, 2), (2, 3, 0)):
-        y, cache = nn.BothEnds().forward(np.zeros(shape))
-        assert y.shape == (shape[0], shape[2])
-        assert nn.BothEnds().backward(cache, y).shape == shape
-    with pytest.raises(ValueError, match=r"^x: shape \(2, 4, 3\), expected \(N, T, 2H\)"):
-        nn.BothEnds()(np.zeros((2, 4, 3)))
-
-
 def test_mean_of_a_mask(rng):
     x = rng.standard_normal((2, 4, 3))
     mask = np.array([[True, False, True, True], [False, False, False, False]])

@@ -143,7 +143,7 @@ def test_forms_of_a_series():
         np.testing.assert_array_equal(told.ravel(), expected)
     single = forecaster().fit(series.astype(np.float32))
     assert single.predict(3, coverage=0.5)[1].dtype == np.float32
-    assert single.model_[0].dtype == np.float32
+    assert single.layer_.dtype == np.float32
     np.testing.assert_allclose(single.predict(3), expected, rtol=1e-3)
     assert forecaster(early_stopping=False).fit(np.full(7, 5.0)).predict(2) == pytest.approx([5, 5], abs=1)
 

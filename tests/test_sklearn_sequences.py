@@ -33,9 +33,9 @@ def classifier(**settings):
 # --- the network -----------------------------------------------------------------------------------------------------
 
 NETWORKS = {
-    "lstm-last": ({"cell": "lstm"}, nn.LastStep),
+    "lstm-last": ({"cell": "lstm"}, nn.FinalState),
     "gru-mean": ({"pooling": "mean", "num_layers": 2}, nn.MeanOverTime),
-    "rnn-both": ({"cell": "rnn", "bidirectional": True, "dropout": 0.2}, nn.BothEnds),
+    "rnn-both": ({"cell": "rnn", "bidirectional": True, "dropout": 0.2}, nn.FinalState),
     "lstm-attention": ({"cell": "lstm", "pooling": "attention", "bidirectional": True}, nn.AttentionPooling),
 }
 
@@ -45,10 +45,12 @@ def test_the_network_and_its_forecasts(kind):
     settings, pool = NETWORKS[kind]
     X, y = ragged(300)  # more than run side by side
     fitted = regressor(max_iter=1, **settings).fit(X, y)
-    layer, pooling, dropout, head = fitted.model_
+    *reading, dropout, head = fitted.model_
+    layer = fitted.layer_
+    assert layer is getattr(reading[0], "layer", reading[0])
     assert type(layer) is {"lstm": fastrnn.LSTM, "gru": fastrnn.GRU, "rnn": fastrnn.RNN}[settings.get("cell", "gru")]
     assert (layer.hidden_size, layer.num_layers) == (8, settings.get("num_layers", 1))
-    assert type(pooling) is pool
+    assert type(reading[-1]) is pool
     assert dropout.p == settings.get("dropout", 0)
     assert head.in_features == 8 * (1 + settings.get("bidirectional", False))
     predicted = fitted.predict(X)
@@ -156,7 +158,7 @@ def test_float_types():
     for dtype, expected in ((np.float32, np.float32), (np.float64, np.float64), (np.float16, np.float64), (int, float)):
         samples = [x.astype(dtype) for x in X]
         fitted = regressor().fit(samples, y)
-        assert fitted.predict(X).dtype == fitted.model_[0].dtype == expected
+        assert fitted.predict(X).dtype == fitted.layer_.dtype == expected
         fitted.partial_fit(X, y)
         array = np.stack([x[:3] for x in samples])
         assert regressor().fit(array, y.astype(np.float32)).predict(array).dtype == expected

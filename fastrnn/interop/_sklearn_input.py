@@ -38,7 +38,7 @@ def read_samples(estimator: Any, X: Any, reset: bool) -> np.ndarray | list[np.nd
         if not table:
             estimator.n_features_in_ = width
             vars(estimator).pop("feature_names_in_", None)
-    elif width != (inputs := estimator.model_[0].input_size):
+    elif width != (inputs := estimator.layer_.input_size):
         raise ValueError(f"X: {width} features in each step, expected {inputs} as in training")
     return x
 

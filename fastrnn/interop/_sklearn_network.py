@@ -122,13 +122,14 @@ class Network(BaseEstimator):
             **({"forget_bias": 1.0} if self.cell == "lstm" else {}),
         )
         width = layer.output_size
-        pool = {
-            "last": nn.BothEnds if self.bidirectional else nn.LastStep,
-            "mean": nn.MeanOverTime,
-            "attention": lambda: nn.AttentionPooling(width, dtype=dtype, rng=rng),
+        reading = {
+            "last": lambda: [nn.FinalState(layer)],
+            "mean": lambda: [layer, nn.MeanOverTime()],
+            "attention": lambda: [layer, nn.AttentionPooling(width, dtype=dtype, rng=rng)],
         }[self.pooling]()
         head = nn.Linear(width, outputs, dtype=dtype, rng=rng)
-        self.model_ = nn.Sequential(layer, pool, nn.Dropout(self.dropout, rng=rng), head)
+        self.model_ = nn.Sequential(*reading, nn.Dropout(self.dropout, rng=rng), head)
+        self.layer_ = layer
         self.history_ = nn.History()
         self._new_optimiser()
 
@@ -156,7 +157,7 @@ class Network(BaseEstimator):
 
     def _cast(self, x: Any) -> Any:
         """Samples in the network's dtype."""
-        dtype = self.model_[0].dtype
+        dtype = self.layer_.dtype
         return [one.astype(dtype, copy=False) for one in x] if isinstance(x, list) else x.astype(dtype, copy=False)
 
     def _run(self, x: Any) -> np.ndarray:
@@ -165,7 +166,7 @@ class Network(BaseEstimator):
         if not isinstance(x, list):
             return np.concatenate([self.model_(x[k : k + CHUNK]) for k in range(0, len(x), CHUNK)])
         order = np.argsort([*map(len, x)], kind="stable")  # like lengths side by side: less padding
-        outputs = np.empty((len(x), self.model_[-1].out_features), self.model_[0].dtype)
+        outputs = np.empty((len(x), self.model_[-1].out_features), self.layer_.dtype)
         for k in range(0, len(x), CHUNK):
             chosen = order[k : k + CHUNK]
             outputs[chosen] = self.model_(*pad_sequences(rows(x, chosen)))

@@ -179,7 +179,9 @@ class RNNClassifier(ClassifierMixin, _SequenceEstimator):
     classes_ : array (C,)
         The labels, sorted.
     model_ : fastrnn.nn.Sequential
-        The network; ``model_[0]`` is the recurrent layer.
+        The network.
+    layer_ : fastrnn.RNN, fastrnn.LSTM or fastrnn.GRU
+        The recurrent layer in it.
     history_ : fastrnn.nn.History
         The losses of the epochs, for `fastrnn.viz.loss_history`.
     n_iter_ : int

@@ -21,7 +21,7 @@ from fastrnn.nn.multihead import MultiHeadAttention
 from fastrnn.nn.norm import LayerNorm
 from fastrnn.nn.optim import SGD, Adam, AdamW, Optimiser, RMSprop
 from fastrnn.nn.schedules import CosineLR, ExponentialLR, ReduceOnPlateau, Schedule, StepLR, WarmupLR
-from fastrnn.nn.select import BothEnds, LastStep, MeanOverTime
+from fastrnn.nn.select import LastStep, MeanOverTime
 from fastrnn.nn.sequential import Sequential
 from fastrnn.nn.tbptt import truncated_bptt
 from fastrnn.nn.transformer import TransformerEncoderLayer
@@ -34,7 +34,6 @@ __all__ = [
     "AdditiveAttention",
     "AttentionPooling",
     "BCEWithLogitsLoss",
-    "BothEnds",
     "CosineLR",
     "CrossEntropyLoss",
     "Dropout",

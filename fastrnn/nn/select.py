@@ -24,7 +24,7 @@ class LastStep(Module):
     """
     The last valid step of each sequence.
 
-    Of a bidirectional layer the last step holds the other direction's first one only; `BothEnds`, or `MeanOverTime`,
+    Of a bidirectional layer the last step holds the other direction's first one only; `FinalState`, or `MeanOverTime`,
     hold more.
     """
 
@@ -52,41 +52,6 @@ class LastStep(Module):
         dy = _check.shaped("dy", dy, dy.dtype, "that of y", (shape[0], *shape[2:]))
         dx = np.zeros(shape, dy.dtype)
         dx[rows, steps] = dy[rows]
-        return dx
-
-
-class BothEnds(Module):
-    """
-    Of a bidirectional layer, whose directions stand side by side, what each puts out after it has read everything.
-
-    That is the first half of the last valid step beside the second half of the first step.
-    """
-
-    uses_lengths = True
-
-    def __call__(self, x: ArrayLike, lengths: ArrayLike | None = None) -> np.ndarray:
-        """`y` (N, 2H) of `x` (N, T, 2H), zeros for a sequence without steps; `lengths` are integers (N,)."""
-        return self.forward(x, lengths)[0]
-
-    def forward(self, x: ArrayLike, lengths: ArrayLike | None = None) -> tuple[np.ndarray, LastStepCache]:
-        """`y`, and the cache for `backward`."""
-        x = _check.float_array("x", x)
-        if x.ndim != 3 or x.shape[2] % 2:
-            raise ValueError(f"x: shape {x.shape}, expected (N, T, 2H)")
-        y, cache = LastStep().forward(x, lengths)
-        half = x.shape[2] // 2
-        rows = cache.rows
-        y[rows, half:] = x[rows, 0 * rows, half:]  # an array of zeros: with T = 0 there is no step 0
-        return y, cache
-
-    def backward(self, cache: LastStepCache, dy: ArrayLike) -> np.ndarray:
-        """The gradient with respect to `x`: zeros but for the ends."""
-        dx = LastStep().backward(cache, dy)
-        rows, steps = cache.rows, cache.steps
-        half = dx.shape[2] // 2
-        last = dx[rows, steps, half:]
-        dx[rows, steps, half:] = 0
-        dx[rows, 0 * rows, half:] = last
         return dx
 
 
