@@ -1,0 +1,92 @@
+"""One layer and direction of a recurrent module as PyTorch's autograd sees it; `fastrnn.interop.torch` is its face."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fastrnn import functional
+from fastrnn._cache import Cache, GRUGrads, LSTMGrads, RNNGrads
+from fastrnn.variants import Variant
+
+FORWARD = {"rnn": functional.rnn_forward, "lstm": functional.lstm_forward, "gru": functional.gru_forward}
+BACKWARD = {"rnn": functional.rnn_backward, "lstm": functional.lstm_backward, "gru": functional.gru_backward}
+# The tensors of a cell, in the order of its forward function; those of a variant follow.
+TENSORS = {cell: grads._fields[:-1] for cell, grads in (("rnn", RNNGrads), ("lstm", LSTMGrads), ("gru", GRUGrads))}
+
+
+class Call(NamedTuple):
+    """What a cell is called with besides tensors."""
+
+    cell: str
+    options: dict[str, Any]  # of its forward function
+    variant: dict[str, Any] | None = None  # the arguments of a Variant that are no arrays, if there is one
+    arrays: tuple[str, ...] = ()  # the names of those that are: they are the last tensors
+
+
+def run(call: Call, tensors: tuple[torch.Tensor | None, ...], save: bool) -> tuple[list[np.ndarray], Cache | None]:
+    """The outputs y, h_n (c_n), and the cache if that is to be saved; nothing is copied on the way in."""
+    arrays = [None if t is None else t.detach().numpy() for t in tensors]
+    if call.variant is None:
+        *outputs, cache = FORWARD[call.cell](*arrays, **call.options, save=save)
+        return outputs, cache
+    own = len(arrays) - len(call.arrays)
+    variant = Variant(**call.variant, **dict(zip(call.arrays, arrays[own:], strict=True)))
+    *outputs, cache = FORWARD[call.cell](*arrays[:own], **call.options, variant=variant, save=save)
+    return outputs, cache
+
+
+def run_backward(call: Call, cache: Cache, douts: tuple, needed: tuple[bool, ...]) -> list[torch.Tensor | None]:
+    """The gradients of the tensors, None for those that are not needed."""
+    names = TENSORS[call.cell]
+    own = len(needed) - len(call.arrays)
+    want = [name for name, wanted in zip(names, needed, strict=False) if wanted]
+    if any(needed[own:]):
+        want.append("variant")
+    grads = BACKWARD[call.cell](cache, *(None if d is None else d.detach().numpy() for d in douts), need=want)
+    found = [*grads[:own], *(grads.variant[name] if "variant" in want else None for name in call.arrays)]
+    return [torch.from_numpy(g) if wanted else None for g, wanted in zip(found, needed, strict=True)]
+
+
+class Cell(torch.autograd.Function):
+    """A cell over whole sequences: ``apply(call, *tensors)`` is y, h_n (c_n)."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, *tensors: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
+        """Run, and keep the cache; PyTorch keeps the tensors that it refers to, and sees whether any is changed."""
+        outputs, cache = run(call, tensors, True)
+        outputs[0].flags.writeable = True  # from now on it is PyTorch that says so if y is changed before backward
+        results = tuple(map(torch.from_numpy, outputs))
+        ctx.save_for_backward(*tensors, results[0])
+        ctx.set_materialize_grads(False)
+        ctx.call, ctx.cache = call, cache
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *douts: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """Run back; a second time, with retain_graph=True, after another forward, for a cache is used up."""
+        *tensors, _ = ctx.saved_tensors
+        cache, ctx.cache = ctx.cache, None
+        if cache is None:
+            _, cache = run(ctx.call, tensors, True)
+        grads = run_backward(ctx.call, cache, douts, ctx.needs_input_grad[1:])
+        if torch.is_grad_enabled():  # create_graph=True
+            grads = _Once.apply(len(grads), *grads, *tensors, *douts)
+        return None, *grads
+
+
+class _Once(torch.autograd.Function):
+    """Gradients as they are, and an error for whoever wants theirs: without it they would pass for constants."""
+
+    @staticmethod
+    def forward(ctx: Any, count: int, *tensors: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        return tuple(None if t is None else t.detach() for t in tensors[:count])
+
+    @staticmethod
+    def backward(ctx: Any, *_: torch.Tensor | None) -> None:
+        raise RuntimeError(
+            "fastrnn.interop.torch: gradients of gradients asked for, which these modules do not have; torch.nn's "
+            "have them on the CPU, see restore_rnns"
+        )

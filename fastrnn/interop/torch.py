@@ -1,0 +1,496 @@
+"""
+PyTorch modules that run on this package's kernels (the extra `torch`).
+
+`RNN`, `LSTM` and `GRU` are `torch.nn`'s in everything but who computes: the same constructor, parameters, state_dict,
+inputs and results. `replace_rnns` has those of an existing model run here, `from_torch` and `to_torch` take weights from
+one library to the other.
+
+>>> import torch
+>>> from fastrnn.interop import torch as interop
+>>> model = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(8, 16, num_layers=2), "head": torch.nn.Linear(16, 1)})
+>>> x = torch.ones(5, 3, 8)
+>>> before, _ = model["rnn"](x)
+>>> interop.replace_rnns(model)
+['rnn']
+>>> after, _ = model["rnn"](x)
+>>> bool(torch.allclose(before, after, atol=1e-6))
+True
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastrnn import layers, variants
+from fastrnn.layers._variant import NAMES
+from fastrnn.layers.recurrent import RecurrentLayer
+
+try:
+    import torch
+    from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+except ImportError:
+    raise ImportError("torch is not installed; pip install 'fastrnn[torch]'") from None
+
+from fastrnn.interop._torch_cell import Call, Cell, run
+
+__all__ = ["GRU", "LSTM", "RNN", "from_torch", "replace_rnns", "restore_rnns", "to_torch"]
+
+FLOATS = (torch.float32, torch.float64)
+RANDOM = {"zoneout", "recurrent_dropout", "input_dropout"}  # what draws while training
+
+
+class _Recurrent:
+    """What the three have in common, in front of their `torch.nn` class: the forward pass, and variants of the cells."""
+
+    cell: str
+    state_names: tuple[str, ...] = ("h",)
+    # What modules have that were `torch.nn`'s when they were made.
+    varies = False
+    variant_options: dict[str, Any] = {}  # noqa: RUF012  never changed
+    variant_arrays: tuple[str, ...] = ()
+    forget_bias: float | None = None
+    reset_after = True
+
+    def __init__(
+        self,
+        *args: Any,
+        activations: tuple | None = None,
+        clip: float | None = None,
+        layer_norm: bool = False,
+        zoneout: float | tuple[float, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        coupled: bool = False,
+        peepholes: bool = False,
+        **common: Any,
+    ):
+        device = torch.device(common.get("device") or "cpu")
+        if device.type not in ("cpu", "meta"):
+            raise ValueError(f"device: {str(device)!r}, expected 'cpu', for these modules run there alone")
+        given = {"activations": activations, "clip": clip, "coupled": bool(coupled), "zoneout": zoneout}
+        given |= {"recurrent_dropout": recurrent_dropout, "input_dropout": input_dropout}
+        plain = variants.Variant(**given)  # which checks them
+        super().__init__(*args, **common)
+        _float("dtype", self.weight_ih_l0)
+        variants.activations_of(self.cell, activations, getattr(self, "nonlinearity", "tanh"))
+        default = variants.Variant()
+        self.variant_options = {k: v for k, v in given.items() if getattr(plain, k) != getattr(default, k)}
+        names = ["peepholes"] if peepholes else []
+        names += ["norm_ih", "norm_hh"] if layer_norm else []
+        names += ["norm_c", "norm_c_bias"] if layer_norm and self.cell == "lstm" else []
+        rows, H = len(self.weight_ih_l0), self.hidden_size
+        own = {"peepholes": 3 * H, "norm_c": H, "norm_c_bias": H}
+        for suffix in [f"_l{k}{way}" for k in range(self.num_layers) for way in self._ways]:
+            for name in names:
+                value = torch.nn.Parameter(self.weight_ih_l0.new_empty(own.get(name, rows)))
+                self.register_parameter(NAMES[name] + suffix, value)
+        self.variant_arrays = (*(["w_hr"] if self.proj_size else []), *names)
+        self.varies = bool(self.variant_options or self.variant_arrays)
+        if self.varies:  # what this cell cannot do is an error here and not later
+            sizes = {name: np.zeros(own.get(name, rows)) for name in names}
+            checked = variants.Variant(**self.variant_options, **sizes)
+            variants.checked_arrays(checked, self.cell, H, np.dtype(np.float64))
+        self._reset_own()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as `torch.nn` does; gains begin at 1, shifts at 0."""
+        super().reset_parameters()
+        self._reset_own()
+
+    def _reset_own(self) -> None:
+        """Those that `torch.nn` has none of."""
+        for name, value in self.named_parameters(recurse=False):
+            if name.startswith("gain"):
+                torch.nn.init.ones_(value)
+            elif name.startswith("shift"):
+                torch.nn.init.zeros_(value)
+            elif name.startswith("peephole"):
+                bound = self.hidden_size**-0.5
+                torch.nn.init.uniform_(value, -bound, bound)
+            elif name.startswith("bias") and self.forget_bias is not None:
+                with torch.no_grad():
+                    of_f = value[self.hidden_size : 2 * self.hidden_size]
+                    of_f.fill_(self.forget_bias if name.startswith("bias_ih") else 0)
+
+    def extra_repr(self) -> str:
+        """Show what differs from the defaults."""
+        parts = [super().extra_repr(), *(f"{name}={value!r}" for name, value in self.variant_options.items())]
+        parts += ["layer_norm=True"] if "norm_ih" in self.variant_arrays else []
+        parts += ["peepholes=True"] if "peepholes" in self.variant_arrays else []
+        parts += ["reset_after=False"] if not self.reset_after else []
+        return ", ".join(parts)
+
+    @property
+    def _ways(self) -> tuple[str, ...]:
+        """What stands behind the names of each direction's parameters."""
+        return ("", "_reverse") if self.bidirectional else ("",)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        input: torch.Tensor | PackedSequence,
+        hx: Any = None,
+        *,
+        lengths: Any = None,
+        mask: Any = None,
+        reset: Any = None,
+    ) -> tuple:
+        """
+        Run the module.
+
+        Parameters
+        ----------
+        input : tensor (T, B, I), or (B, T, I) with `batch_first`, or (T, I), or PackedSequence
+            On the CPU, float32 or float64 as the parameters.
+        hx : tensor (D*num_layers, B, H), optional
+            The initial state, of an LSTM the tuple ``(h_0, c_0)``; None is zeros. Without B for an unbatched input.
+        lengths : integers (B,), optional
+            The number of valid steps of each sequence, in any order, 0 included, and no PackedSequence needed: outputs
+            past an end are zeros.
+        mask, reset : bool (T, B), or (B, T) with `batch_first`, optional
+            False where a sequence skips a step, and True where it starts anew before one; see `fastrnn.functional`.
+
+        Returns
+        -------
+        output : tensor (T, B, D*H), or as `input` has its axes, or PackedSequence
+            The last layer's hidden states.
+        h_n : tensor (D*num_layers, B, H), of an LSTM the tuple ``(h_n, c_n)``
+            The states after each sequence's last step.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            What `torch.nn` raises for a shape that does not fit, and for a tensor on another device or of another type.
+        """
+        states = self._states(hx)
+        if isinstance(input, PackedSequence):
+            if lengths is not None or mask is not None or reset is not None:
+                raise ValueError("lengths, mask, reset: given beside a PackedSequence, expected None")
+            return self._forward_packed(input, states)
+        if input.dim() not in (2, 3):
+            raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
+        if any(s is not None and s.dim() != input.dim() for s in states):
+            dims = ", ".join(f"{s.dim()}-D" for s in states if s is not None)
+            kind = "batched 3-D" if batched else "unbatched 2-D"
+            raise RuntimeError(f"For {kind} input, hx should also be {input.dim()}-D but got {dims}")
+        if not batched:
+            if lengths is not None or mask is not None or reset is not None:
+                raise ValueError("lengths, mask, reset: given beside an unbatched input, expected None")
+            input = input.unsqueeze(batch_axis)
+            states = [None if s is None else s.unsqueeze(1) for s in states]
+        self._check_tensors(input, states, None)
+        which = {"lengths": lengths}
+        for name, value in (("mask", mask), ("reset", reset)):
+            which[name] = np.asarray(value).T if value is not None and self.batch_first else value
+        y, final = self._run(input.transpose(0, 1) if self.batch_first else input, states, which)
+        y = y.transpose(0, 1) if self.batch_first else y
+        if not batched:
+            y, final = y.squeeze(batch_axis), [s.squeeze(1) for s in final]
+        return y, tuple(final) if len(final) > 1 else final[0]
+
+    def _forward_packed(self, packed: PackedSequence, states: list) -> tuple:
+        data, batch_sizes, order, back = packed
+        self._check_tensors(data, states, batch_sizes)
+        x, lengths = pad_packed_sequence(PackedSequence(data, batch_sizes))  # in the order of the lengths
+        if order is not None:
+            states = [None if s is None else s.index_select(1, order) for s in states]
+        y, final = self._run(x, states, {"lengths": lengths})
+        if back is not None:
+            final = [s.index_select(1, back) for s in final]
+        y = PackedSequence(pack_padded_sequence(y, lengths).data, batch_sizes, order, back)
+        return y, tuple(final) if len(final) > 1 else final[0]
+
+    def _states(self, hx: Any) -> list[torch.Tensor | None]:
+        """The initial states by themselves, None for zeros."""
+        if len(self.state_names) == 1 or hx is None:
+            return [hx] * len(self.state_names)
+        if not (isinstance(hx, tuple | list) and len(hx) == 2):
+            raise TypeError(f"hx: {type(hx).__name__}, expected the tuple (h_0, c_0)")
+        return list(hx)
+
+    def _check_tensors(self, x: torch.Tensor, states: list, batch_sizes: torch.Tensor | None) -> None:
+        """Types, devices and, as `torch.nn` does it, shapes."""
+        given = {"weight_ih_l0": self.weight_ih_l0, "input": x}
+        given |= {f"{name}_0": state for name, state in zip(self.state_names, states, strict=True) if state is not None}
+        for name, tensor in given.items():
+            _float(name, tensor)
+            if not tensor.is_cpu:
+                raise ValueError(f"{name}: on device {str(tensor.device)!r}, expected 'cpu'; see tensor.cpu()")
+        self.check_input(x, batch_sizes)
+        if states[0] is not None:
+            self.check_hidden_size(states[0], self.get_expected_hidden_size(x, batch_sizes))
+        if len(states) > 1 and states[1] is not None:
+            self.check_hidden_size(states[1], self.get_expected_cell_size(x, batch_sizes))
+
+    def _run(self, y: torch.Tensor, states: list, which: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """All layers, time-major."""
+        ends = []
+        for k in range(self.num_layers):
+            if k and self.dropout and self.training:
+                y = torch.nn.functional.dropout(y, self.dropout)
+            outputs = []
+            for d, way in enumerate(self._ways):
+                start = [None if s is None else s[len(ends)] for s in states]
+                out, *end = self._run_cell(y, start, f"_l{k}{way}", {**which, "reverse": d == 1})
+                outputs.append(out)
+                ends.append(end)
+            y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
+        final = [parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts) for parts in zip(*ends, strict=True)]
+        return y, final
+
+    def _run_cell(self, x: torch.Tensor, start: list, suffix: str, options: dict[str, Any]) -> Any:
+        """One layer and direction: y, h_n (c_n)."""
+        w_ih, w_hh = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
+        b_ih, b_hh = (getattr(self, name + suffix) if self.bias else None for name in ("bias_ih", "bias_hh"))
+        arrays = self.variant_arrays
+        tensors = (x, *start, w_ih, w_hh, b_ih, b_hh, *(getattr(self, NAMES[name] + suffix) for name in arrays))
+        variant = None
+        if self.varies:
+            variant = {**self.variant_options, "training": self.training}
+            if self.training and self.variant_options.keys() & RANDOM:
+                variant["rng"] = int(torch.randint(2**62, ()))
+        call = Call(self.cell, options | self._options(), variant, arrays)
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+            return Cell.apply(call, *tensors)
+        outputs, _ = run(call, tensors, False)
+        return map(torch.from_numpy, outputs)
+
+    def _options(self) -> dict[str, Any]:
+        """The cell's own keyword arguments."""
+        return {}
+
+
+class RNN(_Recurrent, torch.nn.RNN):
+    """
+    `torch.nn.RNN` on this package's kernels.
+
+    Parameters
+    ----------
+    *args, **common
+        Those of `torch.nn.RNN`; `device` is the CPU, `dtype` float32 or float64.
+    activations, clip, layer_norm, zoneout, recurrent_dropout, input_dropout : keyword only
+        What the cells do besides: see `fastrnn.layers.VariantLayer`, whose names the further parameters have. Random
+        elements are drawn while training, from PyTorch's generator.
+    """
+
+    cell = "rnn"
+
+    def _options(self) -> dict[str, Any]:
+        return {"nonlinearity": "relu" if self.mode == "RNN_RELU" else "tanh"}
+
+
+class LSTM(_Recurrent, torch.nn.LSTM):
+    """
+    `torch.nn.LSTM` on this package's kernels.
+
+    Parameters
+    ----------
+    *args, **common
+        Those of `torch.nn.LSTM`; `device` is the CPU, `dtype` float32 or float64.
+    peepholes, coupled, forget_bias : keyword only
+        As of `fastrnn.LSTM`.
+    activations, clip, layer_norm, zoneout, recurrent_dropout, input_dropout : keyword only
+        As of `RNN`.
+    """
+
+    cell = "lstm"
+    state_names = ("h", "c")
+
+    def __init__(self, *args: Any, forget_bias: float | None = None, **common: Any):
+        self.forget_bias = forget_bias
+        super().__init__(*args, **common)
+        if forget_bias is not None and not self.bias:
+            raise ValueError(f"forget_bias: {forget_bias!r}, expected None for a module without biases")
+
+
+class GRU(_Recurrent, torch.nn.GRU):
+    """
+    `torch.nn.GRU` on this package's kernels.
+
+    Parameters
+    ----------
+    *args, **common
+        Those of `torch.nn.GRU`; `device` is the CPU, `dtype` float32 or float64.
+    reset_after : bool, keyword only
+        Whether the reset gate is applied after the recurrent product, as in PyTorch, or before it.
+    activations, clip, layer_norm, zoneout, recurrent_dropout, input_dropout : keyword only
+        As of `RNN`.
+    """
+
+    cell = "gru"
+
+    def __init__(self, *args: Any, reset_after: bool = True, **common: Any):
+        self.reset_after = bool(reset_after)
+        super().__init__(*args, **common)
+
+    def _options(self) -> dict[str, Any]:
+        return {"reset_after": self.reset_after}
+
+
+OURS = {torch.nn.RNN: RNN, torch.nn.LSTM: LSTM, torch.nn.GRU: GRU}
+THEIRS = {ours: theirs for theirs, ours in OURS.items()}
+
+
+def _float(name: str, tensor: torch.Tensor) -> None:
+    if tensor.dtype not in FLOATS:
+        raise TypeError(f"{name}: {tensor.dtype}, expected torch.float32 or torch.float64")
+
+
+# --- existing models -------------------------------------------------------------------------------------------------
+
+
+def replace_rnns(model: torch.nn.Module) -> list[str]:
+    """
+    Have every `torch.nn.RNN`, `LSTM` and `GRU` in a model run on this package's kernels, in place.
+
+    The modules stay the same objects with another class: parameters, hooks, optimisers and whatever else refers to them
+    know of nothing. Modules of classes derived from the three are left as they are.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        May be such a module itself.
+
+    Returns
+    -------
+    list of str
+        The names of those that were replaced, "" for the model itself.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For parameters of another type than float32 or float64, or elsewhere than on the CPU; then nothing has been
+        changed.
+    """
+    found = [(name, module) for name, module in model.named_modules() if type(module) in OURS]
+    for name, module in found:
+        for parameter, value in module.named_parameters(name):
+            _float(parameter, value)
+            if value.device.type not in ("cpu", "meta"):
+                raise ValueError(f"{parameter}: on device {str(value.device)!r}, expected 'cpu'")
+    for _, module in found:
+        module.__class__ = OURS[type(module)]
+    return [name for name, _ in found]
+
+
+def restore_rnns(model: torch.nn.Module) -> list[str]:
+    """
+    Undo `replace_rnns`, and give `torch.nn`'s class to modules that were made as this package's.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        May be such a module itself.
+
+    Returns
+    -------
+    list of str
+        The names of those that run on PyTorch again.
+
+    Raises
+    ------
+    ValueError
+        For a module with a variant that `torch.nn` does not have; then nothing has been changed.
+    """
+    found = [(name, module) for name, module in model.named_modules() if type(module) in THEIRS]
+    for name, module in found:
+        if not _is_plain(module):
+            raise ValueError(f"{name or 'model'}: {module}, expected a cell that torch.nn has")
+    for _, module in found:
+        module.__class__ = THEIRS[type(module)]
+    return [name for name, _ in found]
+
+
+def _is_plain(module: _Recurrent) -> bool:
+    """Whether `torch.nn` has such a cell."""
+    return not module.variant_options and set(module.variant_arrays) <= {"w_hr"} and module.reset_after
+
+
+# --- weights ---------------------------------------------------------------------------------------------------------
+
+SHARED = ("num_layers", "bias", "batch_first", "dropout", "bidirectional")
+LAYERS = {"rnn": layers.RNN, "lstm": layers.LSTM, "gru": layers.GRU}
+MODULES = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+def from_torch(module: torch.nn.RNNBase, rng: Any = None) -> RecurrentLayer:
+    """
+    Make a layer of this package with a module's configuration and a copy of its weights.
+
+    Parameters
+    ----------
+    module : torch.nn.RNN, LSTM or GRU, or one of this module's
+        On any device, of float32 or float64.
+    rng : int, numpy.random.Generator or None
+        The layer's source of dropout.
+
+    Returns
+    -------
+    fastrnn.RNN, fastrnn.LSTM or fastrnn.GRU
+
+    Raises
+    ------
+    TypeError
+        For another module, or parameters of another type.
+    """
+    cell = next((ours.cell for theirs, ours in OURS.items() if isinstance(module, theirs)), None)
+    if cell is None:
+        raise TypeError(f"module: {type(module).__name__}, expected a torch.nn.RNN, LSTM or GRU")
+    _float("weight_ih_l0", module.weight_ih_l0)
+    options = {name: getattr(module, name) for name in SHARED}
+    if cell == "rnn":
+        options["nonlinearity"] = "relu" if module.mode == "RNN_RELU" else "tanh"
+    if cell == "lstm":
+        options["proj_size"] = module.proj_size
+    if isinstance(module, _Recurrent):
+        options |= module.variant_options | {"layer_norm": "norm_ih" in module.variant_arrays}
+        options |= {"reset_after": module.reset_after} if cell == "gru" else {}
+        options |= {"peepholes": "peepholes" in module.variant_arrays} if cell == "lstm" else {}
+    dtype = str(module.weight_ih_l0.dtype).removeprefix("torch.")
+    layer = LAYERS[cell](module.input_size, module.hidden_size, **options, dtype=dtype, rng=rng)
+    layer.load_state_dict({name: getattr(module, name).detach().cpu().numpy() for name in layer.params})
+    return layer
+
+
+def to_torch(layer: RecurrentLayer) -> torch.nn.RNNBase:
+    """
+    Make a `torch.nn` module with a layer's configuration and a copy of its weights.
+
+    Parameters
+    ----------
+    layer : fastrnn.RNN, fastrnn.LSTM or fastrnn.GRU
+
+    Returns
+    -------
+    torch.nn.RNN, LSTM or GRU
+        Of a layer with a variant that `torch.nn` does not have, this module's class, which is derived from it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For another layer, or one that merges its directions otherwise or has an initial state of its own.
+    """
+    if not isinstance(layer, tuple(LAYERS.values())):
+        raise TypeError(f"layer: {type(layer).__name__}, expected a fastrnn.RNN, LSTM or GRU")
+    for name, expected in (("merge", "concat"), ("stateful", False), ("learn_initial_state", False)):
+        if getattr(layer, name) != expected:
+            raise ValueError(
+                f"layer: {name}={getattr(layer, name)!r}, expected {expected!r}, for modules have no other"
+            )
+    options = {name: getattr(layer, name) for name in SHARED} | layer.variant_options | {"layer_norm": layer.layer_norm}
+    if layer.cell == "rnn":
+        options["nonlinearity"] = layer.nonlinearity
+    elif layer.cell == "gru":
+        options["reset_after"] = layer.reset_after
+    else:
+        options |= {"proj_size": layer.proj_size, "peepholes": layer.peepholes}
+    dtype = getattr(torch, layer.dtype.name)
+    module = MODULES[layer.cell](layer.input_size, layer.hidden_size, **options, dtype=dtype)
+    module.load_state_dict({name: torch.from_numpy(value) for name, value in layer.state_dict().items()})
+    if _is_plain(module):
+        restore_rnns(module)
+    return module
