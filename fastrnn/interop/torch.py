@@ -2,8 +2,8 @@
 PyTorch modules that run on this package's kernels (the extra `torch`).
 
 `RNN`, `LSTM` and `GRU` are `torch.nn`'s in everything but who computes: the same constructor, parameters, state_dict,
-inputs and results. `replace_rnns` has those of an existing model run here, `from_torch` and `to_torch` take weights from
-one library to the other.
+inputs and results. `replace_rnns` has those of an existing model run here, `from_torch` and `to_torch` take weights
+from one library to the other.
 
 >>> import torch
 >>> from fastrnn.interop import torch as interop
@@ -42,7 +42,7 @@ RANDOM = {"zoneout", "recurrent_dropout", "input_dropout"}  # what draws while t
 
 
 class _Recurrent:
-    """What the three have in common, in front of their `torch.nn` class: the forward pass, and variants of the cells."""
+    """What the three have in common, in front of their `torch.nn` class: the forward pass, and variants of cells."""
 
     cell: str
     state_names: tuple[str, ...] = ("h",)
@@ -221,10 +221,11 @@ class _Recurrent:
             if not tensor.is_cpu:
                 raise ValueError(f"{name}: on device {str(tensor.device)!r}, expected 'cpu'; see tensor.cpu()")
         self.check_input(x, batch_sizes)
-        if states[0] is not None:
-            self.check_hidden_size(states[0], self.get_expected_hidden_size(x, batch_sizes))
-        if len(states) > 1 and states[1] is not None:
-            self.check_hidden_size(states[1], self.get_expected_cell_size(x, batch_sizes))
+        sizes = (self.get_expected_hidden_size, getattr(self, "get_expected_cell_size", None))
+        for k, (state, size) in enumerate(zip(states, sizes, strict=False)):
+            if state is not None:
+                which = f"hidden[{k}]" if len(states) > 1 else "hidden"
+                self.check_hidden_size(state, size(x, batch_sizes), f"Expected {which} size {{}}, got {{}}")
 
     def _run(self, y: torch.Tensor, states: list, which: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """All layers, time-major."""
