@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +52,22 @@ def run_backward(call: Call, cache: Cache, douts: tuple, needed: tuple[bool, ...
     return [torch.from_numpy(g) if wanted else None for g, wanted in zip(found, needed, strict=True)]
 
 
+_left_alone: dict[Callable, Callable] = {}
+
+
+def apart(function: Callable, *arguments: Any) -> Any:
+    """
+    Call a function that `torch.compile` is to leave alone.
+
+    It breaks its graph at recurrent modules, and then looks into every Python function that they call.
+    """
+    if "torch._dynamo" not in sys.modules:  # nothing has been compiled, and importing it takes a second
+        return function(*arguments)
+    if function not in _left_alone:
+        _left_alone[function] = torch.compiler.disable(function)
+    return _left_alone[function](*arguments)
+
+
 class Cell(torch.autograd.Function):
     """A cell over whole sequences: ``apply(call, *tensors)`` is y, h_n (c_n)."""
 
@@ -70,8 +88,8 @@ class Cell(torch.autograd.Function):
         *tensors, _ = ctx.saved_tensors
         cache, ctx.cache = ctx.cache, None
         if cache is None:
-            _, cache = run(ctx.call, tensors, True)
-        grads = run_backward(ctx.call, cache, douts, ctx.needs_input_grad[1:])
+            _, cache = apart(run, ctx.call, tensors, True)
+        grads = apart(run_backward, ctx.call, cache, douts, ctx.needs_input_grad[1:])
         if torch.is_grad_enabled():  # create_graph=True
             grads = _Once.apply(len(grads), *grads, *tensors, *douts)
         return None, *grads

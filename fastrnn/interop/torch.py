@@ -33,7 +33,8 @@ try:
 except ImportError:
     raise ImportError("torch is not installed; pip install 'fastrnn[torch]'") from None
 
-from fastrnn.interop._torch_cell import Call, Cell, run
+from fastrnn.interop._torch_cell import Call, Cell, apart, run
+from fastrnn.interop._torch_op import opaque
 
 __all__ = ["GRU", "LSTM", "RNN", "from_torch", "replace_rnns", "restore_rnns", "to_torch"]
 
@@ -255,9 +256,13 @@ class _Recurrent:
             if self.training and self.variant_options.keys() & RANDOM:
                 variant["rng"] = int(torch.randint(2**62, ()))
         call = Call(self.cell, options | self._options(), variant, arrays)
-        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-            return Cell.apply(call, *tensors)
-        outputs, _ = run(call, tensors, False)
+        save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+        plain = variant is None and options.get("mask") is None and options.get("reset") is None
+        if plain and torch.compiler.is_compiling():
+            return opaque(call, tensors, save)
+        if save:
+            return apart(Cell.apply, call, *tensors)
+        outputs, _ = apart(run, call, tensors, False)
         return map(torch.from_numpy, outputs)
 
     def _options(self) -> dict[str, Any]:
