@@ -1,8 +1,8 @@
 """A plain cell as one operator that `torch.compile` and `torch.export` see nothing of but shapes.
 
-An operator has only tensors to hand its backward pass. So a forward pass also returns a number in a tensor whose memory
-belongs to an array that holds the cache: the cache lives as long as the tensor does. Whoever comes with a number that is
-no longer known, for its cache is used up, has the forward pass run again.
+An operator has only tensors to hand its backward pass. So a forward pass also returns a number in a tensor whose
+memory belongs to an array that holds the cache: the cache lives as long as the tensor does. Whoever comes with a number
+that is no longer known, for its cache is used up, has the forward pass run again.
 """
 
 from __future__ import annotations
