@@ -39,7 +39,7 @@ class Library:
         return [np.array(a) for a in result]
 
     def gradients(self, problem, result):
-        return [np.array(a) for a in result]
+        return [np.array(a) for a in result if a is not None]
 
 
 class FastRNN(Library):
