@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not sup
 torch.set_num_threads(1)  # the problems are small, and threads that wait for one another stall on a busy machine
 
 PAIRS = [(torch.nn.RNN, interop.RNN), (torch.nn.LSTM, interop.LSTM), (torch.nn.GRU, interop.GRU)]
+X = torch.zeros(5, 2, 3)
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 
 
@@ -131,6 +132,47 @@ def test_every_engine(pair):
     for engine in ENGINES:
         with engine.active():
             assert_close(results(ours, x, None), expected, 1e-10)
+
+
+@pytest.mark.parametrize("form", ["dense", "lengths", "packed", "one step", "one step of large weights"])
+@pytest.mark.parametrize(
+    "options", [{}, {"bidirectional": True, "num_layers": 3}, {"bias": False, "batch_first": True}]
+)
+@pytest.mark.parametrize("given", ["no state", "a state", "one of two"])
+def test_one_compiled_call_gives_the_same_bits(pair, form, options, given):
+    """Without gradients a whole module is one call; with them it is one for each layer and direction."""
+    H = 256 if form == "one step of large weights" else 5
+    _, module = pair_of(*pair, 3, H, **options)
+    T = 1 if form.startswith("one step") else 6
+    x = torch.randn(4, T, 3) if module.batch_first else torch.randn(T, 4, 3)
+    lengths = [6, 2, 0, 5]
+    if form == "packed":
+        x = pack_padded_sequence(x, [6, 2, 1, 5], module.batch_first, enforce_sorted=False)
+    hx = None
+    if given != "no state":
+        many = module.num_layers * len(module._ways)
+        h, c = torch.randn(4, many, H).transpose(0, 1), torch.randn(many, 4, H)
+        hx = h if module.cell != "lstm" else (h, c if given == "a state" else None)
+    which = {"lengths": lengths} if form == "lengths" else {}
+    by_cell = tensors_of(module(x, hx, **which))
+    with torch.no_grad(), fastrnn.config_context(num_threads=2):
+        at_once = tensors_of(module(x, hx, **which))
+    for a, b in zip(at_once, by_cell, strict=True):
+        assert torch.equal(a, b)
+        assert not a.requires_grad
+
+
+def test_one_compiled_call_looks_at_what_it_is_given(pair):
+    _, module = pair_of(*pair, 3, 4)
+    with torch.no_grad():
+        with pytest.raises(ValueError, match=r"w_ih: shape \(\d+, 2\), expected"):
+            torch.func.functional_call(module, {"weight_ih_l0": module.weight_ih_l0[:, :2]}, X)
+        with pytest.raises(TypeError, match="b_hh: dtype float64, expected float32"):
+            torch.func.functional_call(module, {"bias_hh_l0": module.bias_hh_l0.double()}, X)
+        with pytest.raises(ValueError, match="lengths: values from 1 to 6"):
+            module(X, lengths=[1, 6])
+        transposed = module.weight_hh_l0.t().contiguous().t()
+        assert torch.equal(torch.func.functional_call(module, {"weight_hh_l0": transposed}, X)[0], module(X)[0])
 
 
 def test_packed_sequences_keep_what_they_know(pair):
@@ -344,7 +386,6 @@ def test_parameters_of_variants_begin_as_the_layers_do():
 
 # --- bad input -------------------------------------------------------------------------------------------------------
 
-X = torch.zeros(5, 2, 3)
 BAD = {
     "four axes": (torch.zeros(1, 5, 2, 3), None),
     "another width": (torch.zeros(5, 2, 4), None),
@@ -438,6 +479,11 @@ def test_empty_batches_and_sequences(pair):
     assert not module.weight_ih_l0.grad.any()
     h = torch.randn(1, 2, 4)
     y, state = module(torch.zeros(0, 2, 3), (h, h) if module.cell == "lstm" else h)
+    assert y.shape == (0, 2, 4)
+    assert torch.equal(tensors_of(state)[0], h)
+    with torch.no_grad():
+        assert module(torch.zeros(5, 0, 3))[0].shape == (5, 0, 4)
+        y, state = module(torch.zeros(0, 2, 3), (h, h) if module.cell == "lstm" else h)
     assert y.shape == (0, 2, 4)
     assert torch.equal(tensors_of(state)[0], h)
 

@@ -196,11 +196,14 @@ class Encoded(torch.utils.data.Dataset):
             return self.module(torch.full((5, 3), float(k)))[0]
 
 
-def test_workers_of_data_loaders():
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 on: there are other threads
+def test_forked_workers_of_data_loaders():
     data = Encoded()
     with fastrnn.config_context(num_threads=2):
         interop.LSTM(64, 128)(torch.randn(50, 32, 64))  # the threads are there when the workers are forked
-        batches = list(torch.utils.data.DataLoader(data, batch_size=2, num_workers=2, timeout=60))
+        options = {"num_workers": 2, "multiprocessing_context": "fork", "timeout": 60}
+        batches = list(torch.utils.data.DataLoader(data, batch_size=2, **options))
     assert torch.equal(torch.cat(batches), torch.stack([data[k] for k in range(8)]))
 
 

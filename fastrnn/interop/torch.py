@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import layers, variants
+from fastrnn.layers._once import run_once
 from fastrnn.layers._variant import NAMES
 from fastrnn.layers.recurrent import RecurrentLayer
 
@@ -230,6 +231,10 @@ class _Recurrent:
 
     def _run(self, y: torch.Tensor, states: list, which: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """All layers, time-major."""
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            done = apart(self._run_once, y, states, which)
+            if done is not None:
+                return done
         ends = []
         for k in range(self.num_layers):
             if k and self.dropout and self.training:
@@ -244,13 +249,31 @@ class _Recurrent:
         final = [parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts) for parts in zip(*ends, strict=True)]
         return y, final
 
+    def _run_once(self, x: torch.Tensor, states: list, which: dict[str, Any]) -> tuple | None:
+        """As `_run`, in one compiled call; None where more is to be done than that does."""
+        dropout = self.dropout and self.training and self.num_layers > 1
+        if self.varies or dropout or which.get("mask") is not None or which.get("reset") is not None:
+            return None
+        weights = [
+            [tuple(map(_array, self._weights(f"_l{k}{way}"))) for way in self._ways] for k in range(self.num_layers)
+        ]
+        done = run_once(self._kind(), weights, _array(x), [_array(s) for s in states], which["lengths"])
+        if done is None:
+            return None
+        y, final = done
+        return torch.from_numpy(y), [torch.from_numpy(state) for state in final]
+
+    def _weights(self, suffix: str) -> list[torch.Tensor | None]:
+        """Those that every cell has: w_ih, w_hh, b_ih, b_hh."""
+        own = self._parameters  # ten times as fast as attributes, which have those that something is made of
+        names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
+        found = [own[name + suffix] if name + suffix in own else getattr(self, name + suffix) for name in names]
+        return found if self.bias else [*found, None, None]
+
     def _run_cell(self, x: torch.Tensor, start: list, suffix: str, options: dict[str, Any]) -> Any:
         """One layer and direction: y, h_n (c_n)."""
-        w_ih, w_hh = getattr(self, "weight_ih" + suffix), getattr(self, "weight_hh" + suffix)
-        b_ih, b_hh = (getattr(self, name + suffix) if self.bias else None for name in ("bias_ih", "bias_hh"))
-        arrays = self.variant_arrays
-        tensors = (x, *start, w_ih, w_hh, b_ih, b_hh, *(getattr(self, NAMES[name] + suffix) for name in arrays))
-        variant = None
+        arrays, variant = self.variant_arrays, None
+        tensors = (x, *start, *self._weights(suffix), *(getattr(self, NAMES[name] + suffix) for name in arrays))
         if self.varies:
             variant = {**self.variant_options, "training": self.training}
             if self.training and self.variant_options.keys() & RANDOM:
@@ -264,6 +287,10 @@ class _Recurrent:
             return apart(Cell.apply, call, *tensors)
         outputs, _ = apart(run, call, tensors, False)
         return map(torch.from_numpy, outputs)
+
+    def _kind(self) -> str:
+        """The plain cell as compiled code knows it."""
+        return "lstm"
 
     def _options(self) -> dict[str, Any]:
         """The cell's own keyword arguments."""
@@ -287,6 +314,9 @@ class RNN(_Recurrent, torch.nn.RNN):
 
     def _options(self) -> dict[str, Any]:
         return {"nonlinearity": "relu" if self.mode == "RNN_RELU" else "tanh"}
+
+    def _kind(self) -> str:
+        return "rnn-relu" if self.mode == "RNN_RELU" else "rnn-tanh"
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):
@@ -336,9 +366,16 @@ class GRU(_Recurrent, torch.nn.GRU):
     def _options(self) -> dict[str, Any]:
         return {"reset_after": self.reset_after}
 
+    def _kind(self) -> str:
+        return "gru-after" if self.reset_after else "gru-before"
+
 
 OURS = {torch.nn.RNN: RNN, torch.nn.LSTM: LSTM, torch.nn.GRU: GRU}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
+
+
+def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
+    return None if tensor is None else tensor.detach().numpy()
 
 
 def _float(name: str, tensor: torch.Tensor) -> None:
