@@ -187,7 +187,7 @@ def test_packed_sequences_keep_what_they_know(pair):
 
 CHECKED = {
     "rnn": lambda: interop.RNN(2, 3, nonlinearity="tanh", dtype=torch.float64),
-    "lstm": lambda: interop.LSTM(2, 3, 2, bidirectional=True, dtype=torch.float64),
+    "lstm": lambda: interop.LSTM(2, 2, 2, bidirectional=True, dtype=torch.float64),
     "lstm, projected": lambda: interop.LSTM(2, 3, proj_size=2, dtype=torch.float64),
     "lstm, varied": lambda: interop.LSTM(2, 3, layer_norm=True, peepholes=True, clip=2.0, dtype=torch.float64),
     "gru": lambda: interop.GRU(2, 3, dtype=torch.float64),
@@ -201,7 +201,7 @@ def test_gradcheck(kind):
     module = CHECKED[kind]()
     names = [name for name, _ in module.named_parameters()]
     many = module.num_layers * len(module._ways)
-    widths = [getattr(module, "proj_size", 0) or 3, 3][: len(module.state_names)]
+    widths = [module.proj_size or module.hidden_size, module.hidden_size][: len(module.state_names)]
     states = [torch.randn(many, 2, width, dtype=torch.float64, requires_grad=True) for width in widths]
     x = torch.randn(4, 2, 2, dtype=torch.float64, requires_grad=True)
 

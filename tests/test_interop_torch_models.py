@@ -231,6 +231,15 @@ def test_compiled_models(model, whole):
         assert not _torch_op._held
 
 
+def test_exported_models(model):
+    interop.replace_rnns(model)
+    axes = {0: torch.export.Dim("B", min=2), 1: torch.export.Dim("T", min=2)}
+    exported = torch.export.export(model, (X,), dynamic_shapes={"x": axes})
+    assert [str(node.target) for node in exported.graph.nodes].count("fastrnn.cell.default") == 4 + 3
+    other = torch.randn(3, 9, 3)
+    assert torch.allclose(exported.module()(other), model(other), atol=1e-6)
+
+
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_the_operator(cell):
     """Its schema, shapes and gradients are what they are said to be; the cache goes with the graph."""
@@ -248,16 +257,19 @@ def test_the_operator(cell):
     torch.library.opcheck(torch.ops.fastrnn.cell, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-def test_a_graph_that_is_dropped_leaves_nothing(model):
+def test_nothing_is_left_of_what_is_dropped():
+    model = Model()
     interop.replace_rnns(model)
     y = model.lstm(X)[0]
     node = y.grad_fn
     while not hasattr(node, "cache"):
         node = node.next_functions[0][0]
-    kept = weakref.ref(node.cache.y)
-    del node, y
+    kept = [weakref.ref(node.cache.y), weakref.ref(model)]
+    with torch.no_grad():
+        model(X)
+    del node, y, model
     gc.collect()
-    assert kept() is None
+    assert [ref() for ref in kept] == [None, None]
 
 
 # --- layers of this package ------------------------------------------------------------------------------------------

@@ -79,22 +79,26 @@ class _Recurrent:
         variants.activations_of(self.cell, activations, getattr(self, "nonlinearity", "tanh"))
         default = variants.Variant()
         self.variant_options = {k: v for k, v in given.items() if getattr(plain, k) != getattr(default, k)}
-        names = ["peepholes"] if peepholes else []
-        names += ["norm_ih", "norm_hh"] if layer_norm else []
-        names += ["norm_c", "norm_c_bias"] if layer_norm and self.cell == "lstm" else []
-        rows, H = len(self.weight_ih_l0), self.hidden_size
-        own = {"peepholes": 3 * H, "norm_c": H, "norm_c_bias": H}
-        for suffix in [f"_l{k}{way}" for k in range(self.num_layers) for way in self._ways]:
-            for name in names:
-                value = torch.nn.Parameter(self.weight_ih_l0.new_empty(own.get(name, rows)))
-                self.register_parameter(NAMES[name] + suffix, value)
-        self.variant_arrays = (*(["w_hr"] if self.proj_size else []), *names)
+        own = self._add_own(layer_norm, peepholes)
+        self.variant_arrays = (*(["w_hr"] if self.proj_size else []), *own)
         self.varies = bool(self.variant_options or self.variant_arrays)
-        if self.varies:  # what this cell cannot do is an error here and not later
-            sizes = {name: np.zeros(own.get(name, rows)) for name in names}
-            checked = variants.Variant(**self.variant_options, **sizes)
-            variants.checked_arrays(checked, self.cell, H, np.dtype(np.float64))
+        sizes = {name: np.zeros(size) for name, size in own.items()}  # what this cell cannot do is an error here
+        checked = variants.Variant(**self.variant_options, **sizes)
+        variants.checked_arrays(checked, self.cell, self.hidden_size, np.dtype(np.float64))
         self._reset_own()
+
+    def _add_own(self, layer_norm: bool, peepholes: bool) -> dict[str, int]:
+        """Add the parameters that `torch.nn` has none of; the size of each array of a Variant."""
+        rows, H = len(self.weight_ih_l0), self.hidden_size
+        sizes = {"peepholes": 3 * H} if peepholes else {}
+        sizes |= {"norm_ih": rows, "norm_hh": rows} if layer_norm else {}
+        sizes |= {"norm_c": H, "norm_c_bias": H} if layer_norm and self.cell == "lstm" else {}
+        for k in range(self.num_layers):
+            for way in self._ways:
+                for name, size in sizes.items():
+                    value = torch.nn.Parameter(self.weight_ih_l0.new_empty(size))
+                    self.register_parameter(f"{NAMES[name]}_l{k}{way}", value)
+        return sizes
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as `torch.nn` does; gains begin at 1, shifts at 0."""
@@ -232,7 +236,7 @@ class _Recurrent:
     def _run(self, y: torch.Tensor, states: list, which: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """All layers, time-major."""
         if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            done = apart(self._run_once, y, states, which)
+            done = apart(_Recurrent._run_once, self, y, states, which)
             if done is not None:
                 return done
         ends = []
