@@ -246,7 +246,7 @@ def test_the_operator(cell):
     torch.manual_seed(0)
     module = getattr(interop, cell.upper())(2, 3, dtype=torch.float64)
     x = torch.randn(4, 2, 2, dtype=torch.float64, requires_grad=True)
-    states = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in module.state_names]
+    states = [torch.randn(1, 2, 3, dtype=torch.float64, requires_grad=True) for _ in module.state_names]
     tensors = (x, *states, *module.parameters())
     call = _torch_cell.Call(cell, {"lengths": [4, 2], "reverse": True, **module._options()})
     assert torch.autograd.gradcheck(lambda *tensors: _torch_op.opaque(call, tensors, True), tensors)

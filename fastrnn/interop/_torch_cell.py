@@ -15,7 +15,8 @@ from fastrnn.variants import Variant
 
 FORWARD = {"rnn": functional.rnn_forward, "lstm": functional.lstm_forward, "gru": functional.gru_forward}
 BACKWARD = {"rnn": functional.rnn_backward, "lstm": functional.lstm_backward, "gru": functional.gru_backward}
-# The tensors of a cell, in the order of its forward function; those of a variant follow.
+# The tensors of a cell, in the order of its forward function; those of a variant follow. States are (1, B, H), a part
+# of what modules have, for every view that autograd sees costs two microseconds.
 TENSORS = {cell: grads._fields[:-1] for cell, grads in (("rnn", RNNGrads), ("lstm", LSTMGrads), ("gru", GRUGrads))}
 
 
@@ -31,25 +32,33 @@ class Call(NamedTuple):
 def run(call: Call, tensors: tuple[torch.Tensor | None, ...], save: bool) -> tuple[list[np.ndarray], Cache | None]:
     """The outputs y, h_n (c_n), and the cache if that is to be saved; nothing is copied on the way in."""
     arrays = [None if t is None else t.detach().numpy() for t in tensors]
+    for k in range(1, len(TENSORS[call.cell]) - 4):
+        arrays[k] = None if arrays[k] is None else arrays[k][0]
     if call.variant is None:
-        *outputs, cache = FORWARD[call.cell](*arrays, **call.options, save=save)
-        return outputs, cache
-    own = len(arrays) - len(call.arrays)
-    variant = Variant(**call.variant, **dict(zip(call.arrays, arrays[own:], strict=True)))
-    *outputs, cache = FORWARD[call.cell](*arrays[:own], **call.options, variant=variant, save=save)
-    return outputs, cache
+        y, *states, cache = FORWARD[call.cell](*arrays, **call.options, save=save)
+    else:
+        own = len(arrays) - len(call.arrays)
+        variant = Variant(**call.variant, **dict(zip(call.arrays, arrays[own:], strict=True)))
+        y, *states, cache = FORWARD[call.cell](*arrays[:own], **call.options, variant=variant, save=save)
+    return [y, *(state[None] for state in states)], cache
 
 
-def run_backward(call: Call, cache: Cache, douts: tuple, needed: tuple[bool, ...]) -> list[torch.Tensor | None]:
+def run_backward(
+    call: Call, cache: Cache, dy: torch.Tensor | None, dstates: tuple[torch.Tensor | None, ...], need: tuple[bool, ...]
+) -> list[torch.Tensor | None]:
     """The gradients of the tensors, None for those that are not needed."""
     names = TENSORS[call.cell]
-    own = len(needed) - len(call.arrays)
-    want = [name for name, wanted in zip(names, needed, strict=False) if wanted]
-    if any(needed[own:]):
+    own = len(need) - len(call.arrays)
+    want = [name for name, wanted in zip(names, need, strict=False) if wanted]
+    if any(need[own:]):
         want.append("variant")
-    grads = BACKWARD[call.cell](cache, *(None if d is None else d.detach().numpy() for d in douts), need=want)
+    arriving = [None if d is None else d.detach().numpy()[0] for d in dstates]
+    dy = None if dy is None else dy.detach().numpy()
+    grads = BACKWARD[call.cell](cache, dy, *arriving, need=want)
     found = [*grads[:own], *(grads.variant[name] if "variant" in want else None for name in call.arrays)]
-    return [torch.from_numpy(g) if wanted else None for g, wanted in zip(found, needed, strict=True)]
+    for k in range(1, 1 + len(dstates)):
+        found[k] = found[k][None] if need[k] else None
+    return [torch.from_numpy(g) if wanted else None for g, wanted in zip(found, need, strict=True)]
 
 
 _left_alone: dict[Callable, Callable] = {}
@@ -83,15 +92,15 @@ class Cell(torch.autograd.Function):
         return results
 
     @staticmethod
-    def backward(ctx: Any, *douts: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, dy: torch.Tensor | None, *dstates: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """Run back; a second time, with retain_graph=True, after another forward, for a cache is used up."""
         *tensors, _ = ctx.saved_tensors
         cache, ctx.cache = ctx.cache, None
         if cache is None:
             _, cache = apart(run, ctx.call, tensors, True)
-        grads = apart(run_backward, ctx.call, cache, douts, ctx.needs_input_grad[1:])
+        grads = apart(run_backward, ctx.call, cache, dy, dstates, ctx.needs_input_grad[1:])
         if torch.is_grad_enabled():  # create_graph=True
-            grads = _Once.apply(len(grads), *grads, *tensors, *douts)
+            grads = _Once.apply(len(grads), *grads, *tensors, dy, *dstates)
         return None, *grads
 
 

@@ -54,7 +54,7 @@ def _forward(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, nonlinea
 
 def _forward_shapes(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, nonlinearity, reset_after, save):
     T, B, _ = x.shape
-    state = x.new_empty(B, w_hh.shape[1])
+    state = x.new_empty(1, B, w_hh.shape[1])
     c_n = torch.empty_like(state) if cell == "lstm" else x.new_empty(0)
     return x.new_empty(T, B, w_hh.shape[1]), state, c_n, x.new_empty(1, dtype=torch.int64)
 
@@ -66,8 +66,8 @@ def _backward(
     tensors = _of_cell(cell, (x, h0, c0, w_ih, w_hh, b_ih, b_hh))
     held = _held.pop(int(number), None)
     cache = run(call, tensors, True)[1] if held is None else held.cache
-    douts = (dy, dh, dc) if cell == "lstm" else (dy, dh)
-    return [g for g in run_backward(call, cache, douts, tuple(_of_cell(cell, need))) if g is not None]
+    dstates = (dh, dc) if cell == "lstm" else (dh,)
+    return [g for g in run_backward(call, cache, dy, dstates, _of_cell(cell, need)) if g is not None]
 
 
 def _backward_shapes(

@@ -179,21 +179,24 @@ class _Recurrent:
         if input.dim() not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
-        if any(s is not None and s.dim() != input.dim() for s in states):
-            dims = ", ".join(f"{s.dim()}-D" for s in states if s is not None)
-            kind = "batched 3-D" if batched else "unbatched 2-D"
-            raise RuntimeError(f"For {kind} input, hx should also be {input.dim()}-D but got {dims}")
+        for s in states:
+            if s is not None and s.dim() != input.dim():
+                kind = "batched 3-D" if batched else "unbatched 2-D"
+                raise RuntimeError(f"For {kind} input, hx should also be {input.dim()}-D but got {s.dim()}-D tensor")
         if not batched:
             if lengths is not None or mask is not None or reset is not None:
                 raise ValueError("lengths, mask, reset: given beside an unbatched input, expected None")
             input = input.unsqueeze(batch_axis)
             states = [None if s is None else s.unsqueeze(1) for s in states]
         self._check_tensors(input, states, None)
-        which = {"lengths": lengths}
-        for name, value in (("mask", mask), ("reset", reset)):
-            which[name] = np.asarray(value).T if value is not None and self.batch_first else value
-        y, final = self._run(input.transpose(0, 1) if self.batch_first else input, states, which)
-        y = y.transpose(0, 1) if self.batch_first else y
+        which = {"lengths": lengths, "mask": mask, "reset": reset}
+        if self.batch_first:
+            for name in ("mask", "reset"):
+                which[name] = None if which[name] is None else np.asarray(which[name]).T
+            y, final = self._run(input.transpose(0, 1), states, which)
+            y = y.transpose(0, 1)
+        else:
+            y, final = self._run(input, states, which)
         if not batched:
             y, final = y.squeeze(batch_axis), [s.squeeze(1) for s in final]
         return y, tuple(final) if len(final) > 1 else final[0]
@@ -239,19 +242,20 @@ class _Recurrent:
             done = apart(_Recurrent._run_once, self, y, states, which)
             if done is not None:
                 return done
-        ends = []
+        ends, ways = [], self._ways
+        alone = self.num_layers * len(ways) == 1
         for k in range(self.num_layers):
             if k and self.dropout and self.training:
                 y = torch.nn.functional.dropout(y, self.dropout)
             outputs = []
-            for d, way in enumerate(self._ways):
-                start = [None if s is None else s[len(ends)] for s in states]
+            for d, way in enumerate(ways):
+                i = len(ends)
+                start = states if alone else [None if s is None else s[i : i + 1] for s in states]
                 out, *end = self._run_cell(y, start, f"_l{k}{way}", {**which, "reverse": d == 1})
                 outputs.append(out)
                 ends.append(end)
             y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
-        final = [parts[0].unsqueeze(0) if len(parts) == 1 else torch.stack(parts) for parts in zip(*ends, strict=True)]
-        return y, final
+        return y, ends[0] if alone else [torch.cat(parts) for parts in zip(*ends, strict=True)]
 
     def _run_once(self, x: torch.Tensor, states: list, which: dict[str, Any]) -> tuple | None:
         """As `_run`, in one compiled call; None where more is to be done than that does."""
