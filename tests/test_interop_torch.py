@@ -167,6 +167,8 @@ def test_one_compiled_call_looks_at_what_it_is_given(pair):
     with torch.no_grad():
         with pytest.raises(ValueError, match=r"w_ih: shape \(\d+, 2\), expected"):
             torch.func.functional_call(module, {"weight_ih_l0": module.weight_ih_l0[:, :2]}, X)
+        with pytest.raises(ValueError, match=r"w_hh: shape \(\d+, 3\), expected"):
+            torch.func.functional_call(module, {"weight_hh_l0": module.weight_hh_l0[:, :3]}, X)
         with pytest.raises(TypeError, match="b_hh: dtype float64, expected float32"):
             torch.func.functional_call(module, {"bias_hh_l0": module.bias_hh_l0.double()}, X)
         with pytest.raises(ValueError, match="lengths: values from 1 to 6"):
@@ -434,6 +436,8 @@ def test_half_types_are_refused(pair, dtype):
 def test_other_devices_are_refused(pair):
     with pytest.raises(ValueError, match="device: 'cuda:1', expected 'cpu'"):
         pair[1](3, 4, device="cuda:1")
+    with pytest.raises(ValueError, match="device: '0', expected 'cpu'"):
+        pair[1](3, 4, device=0)
     module = pair[1](3, 4)
     with pytest.raises(ValueError, match="input: on device 'meta', expected 'cpu'"):
         module(X.to("meta"))

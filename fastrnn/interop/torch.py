@@ -68,8 +68,8 @@ class _Recurrent:
         peepholes: bool = False,
         **common: Any,
     ):
-        device = torch.device(common.get("device") or "cpu")
-        if device.type not in ("cpu", "meta"):
+        device = common.get("device")
+        if device is not None and str(device).split(":")[0] not in ("cpu", "meta"):
             raise ValueError(f"device: {str(device)!r}, expected 'cpu', for these modules run there alone")
         given = {"activations": activations, "clip": clip, "coupled": bool(coupled), "zoneout": zoneout}
         given |= {"recurrent_dropout": recurrent_dropout, "input_dropout": input_dropout}
@@ -298,7 +298,7 @@ class _Recurrent:
 
     def _kind(self) -> str:
         """The plain cell as compiled code knows it."""
-        return "lstm"
+        return self.cell
 
     def _options(self) -> dict[str, Any]:
         """The cell's own keyword arguments."""

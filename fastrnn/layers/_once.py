@@ -50,7 +50,8 @@ def run_once(
     w_ih, w_hh = weights[0][0][:2]
     if engine != "native" or (T * B < ROWS and w_ih.size + w_hh.size > ELEMENTS):
         return None
-    D, (rows, H) = len(weights[0]), w_hh.shape
+    D, H = len(weights[0]), w_hh.shape[-1]
+    rows = _check.GATES[kind.split("-")[0]] * H
     chain = []
     for directions in weights:
         layer = None
