@@ -11,7 +11,6 @@ the same however many processes share it, and so, up to rounding, is the run.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+import fastrnn
 from fastrnn.interop import torch as interop
 
 T, BATCH, SIZE, HIDDEN = 40, 32, 8, 64
@@ -42,6 +42,7 @@ class Model(torch.nn.Module):
 def train(rank: int, processes: int, steps: int, folder: str) -> None:
     """One process of several; the first saves the losses of whole batches."""
     torch.set_num_threads(1)
+    fastrnn.set_num_threads(1)  # of each process
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=processes)
     torch.manual_seed(0)
     model = DistributedDataParallel(Model())
@@ -82,7 +83,6 @@ def main() -> int:
     options = parser.parse_args()
     if wrong := [n for n in options.processes if n < 1 or BATCH % n]:
         parser.error(f"--processes: {wrong}, expected divisors of the batch of {BATCH}")
-    os.environ.setdefault("FASTRNN_NUM_THREADS", "1")  # of each process
     steps = 5 if options.quick else 100
     worst, wanted = 0.0, None
     for processes in sorted({1, *options.processes}):
