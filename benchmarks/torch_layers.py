@@ -86,7 +86,8 @@ def work(options):
     from comparison.problem import SHAPES
 
     loaded = libraries(options.worker)
-    print(f"\n{'inference' if options.forward else 'training step'}, {options.worker} threads\n")
+    work = "inference" if options.forward else "training step"
+    print(f"\n{work}, {options.worker} thread{'s' * (options.worker > 1)}\n")
     alone = "frozen layer" if options.forward else "functions alone"
     print(f"| cell | T, B, I, H | torch.nn, us | fastrnn.interop.torch, us | ratio | {alone}, us | beside, us |")
     print("|---|---|---:|---:|---:|---:|---:|", flush=True)
