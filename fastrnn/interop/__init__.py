@@ -2,7 +2,6 @@
 
 `torch`, `jax` and `keras` are bridges to frameworks, `onnx` runs, reads and writes ONNX models, `sklearn` has
 estimators for scikit-learn, `dask` runs frozen layers over arrays larger than memory.
-`fastrnn.interop.onnx` runs, reads and writes ONNX models; `fastrnn.interop.torch` has PyTorch modules that run here.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import importlib
 from typing import Any
 
 __all__ = ["dask", "jax", "keras", "onnx", "sklearn", "torch"]
-__all__ = ["onnx", "torch"]
 
 
 def __getattr__(name: str) -> Any:
