@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 from fastrnn import layers, variants
-from fastrnn.layers._once import run_once
 from fastrnn.layers._variant import NAMES
 from fastrnn.layers.recurrent import RecurrentLayer
 
@@ -238,10 +237,6 @@ class _Recurrent:
 
     def _run(self, y: torch.Tensor, states: list, which: dict[str, Any]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """All layers, time-major."""
-        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            done = apart(_Recurrent._run_once, self, y, states, which)
-            if done is not None:
-                return done
         ends, ways = [], self._ways
         alone = self.num_layers * len(ways) == 1
         for k in range(self.num_layers):
@@ -256,20 +251,6 @@ class _Recurrent:
                 ends.append(end)
             y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
         return y, ends[0] if alone else [torch.cat(parts) for parts in zip(*ends, strict=True)]
-
-    def _run_once(self, x: torch.Tensor, states: list, which: dict[str, Any]) -> tuple | None:
-        """As `_run`, in one compiled call; None where more is to be done than that does."""
-        dropout = self.dropout and self.training and self.num_layers > 1
-        if self.varies or dropout or which.get("mask") is not None or which.get("reset") is not None:
-            return None
-        weights = [
-            [tuple(map(_array, self._weights(f"_l{k}{way}"))) for way in self._ways] for k in range(self.num_layers)
-        ]
-        done = run_once(self._kind(), weights, _array(x), [_array(s) for s in states], which["lengths"])
-        if done is None:
-            return None
-        y, final = done
-        return torch.from_numpy(y), [torch.from_numpy(state) for state in final]
 
     def _weights(self, suffix: str) -> list[torch.Tensor | None]:
         """Those that every cell has: w_ih, w_hh, b_ih, b_hh."""
@@ -296,10 +277,6 @@ class _Recurrent:
         outputs, _ = apart(run, call, tensors, False)
         return map(torch.from_numpy, outputs)
 
-    def _kind(self) -> str:
-        """The plain cell as compiled code knows it."""
-        return self.cell
-
     def _options(self) -> dict[str, Any]:
         """The cell's own keyword arguments."""
         return {}
@@ -322,9 +299,6 @@ class RNN(_Recurrent, torch.nn.RNN):
 
     def _options(self) -> dict[str, Any]:
         return {"nonlinearity": "relu" if self.mode == "RNN_RELU" else "tanh"}
-
-    def _kind(self) -> str:
-        return "rnn-relu" if self.mode == "RNN_RELU" else "rnn-tanh"
 
 
 class LSTM(_Recurrent, torch.nn.LSTM):
@@ -374,16 +348,9 @@ class GRU(_Recurrent, torch.nn.GRU):
     def _options(self) -> dict[str, Any]:
         return {"reset_after": self.reset_after}
 
-    def _kind(self) -> str:
-        return "gru-after" if self.reset_after else "gru-before"
-
 
 OURS = {torch.nn.RNN: RNN, torch.nn.LSTM: LSTM, torch.nn.GRU: GRU}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
-
-
-def _array(tensor: torch.Tensor | None) -> np.ndarray | None:
-    return None if tensor is None else tensor.detach().numpy()
 
 
 def _float(name: str, tensor: torch.Tensor) -> None:
