@@ -1,12 +1,9 @@
 """Layers over Dask arrays: as in one call, however the arrays are cut, also where a worker is killed."""
 
 import os
-import re
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +17,6 @@ from fastrnn.interop import dask as interop  # noqa: E402
 from fastrnn.interop.dask import map_sequences  # noqa: E402
 
 T, B, I, H = 11, 7, 3, 5
-DOCS = Path(__file__).parent.parent / "docs" / "dask.md"
 LAYERS = {
     "rnn": lambda: fastrnn.RNN(I, H, rng=0),
     "lstm": lambda: fastrnn.LSTM(I, H, 2, rng=0),
@@ -204,12 +200,6 @@ def test_lengths_of_dask_out_of_range_are_named_when_they_are_computed():
         compute(y)
 
 
-def test_a_library_that_is_missing_is_named_with_its_extra():
-    code = "import sys, fastrnn; sys.modules['dask'] = None; fastrnn.interop.dask"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ImportError: dask is not installed; pip install 'fastrnn[dask]'" in done.stderr
-
-
 # --- on a cluster ----------------------------------------------------------------------------------------------------
 
 
@@ -245,12 +235,3 @@ def test_a_worker_that_is_killed_loses_nothing_and_doubles_nothing(tmp_path):
         os.kill(pid, signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL)
         got_y, *got_state = client.gather(futures)
     assert_same((got_y, tuple(got_state)), wanted)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S))
-def test_documented_examples_run(code, tmp_path, monkeypatch):
-    for module in re.findall(r"^(?:import|from) (distributed|joblib)", code, re.M):
-        pytest.importorskip(module)
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "docs/dask.md", "exec"), {"__name__": "__main__"})

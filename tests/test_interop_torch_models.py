@@ -1,7 +1,6 @@
 """PyTorch's recurrent modules on this package's kernels, as parts of models: replaced, saved, compiled, trained."""
 
 import copy
-import doctest
 import gc
 import io
 import os
@@ -24,7 +23,6 @@ from fastrnn.interop import _torch_cell, _torch_op
 from fastrnn.interop import torch as interop
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs" / "torch.md"
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 torch.set_num_threads(1)
 
@@ -315,23 +313,6 @@ def test_what_does_not_translate_is_refused():
 
 
 # --- the documentation -----------------------------------------------------------------------------------------------
-
-
-def test_module_example():
-    result = doctest.testmod(interop)
-    assert result.attempted > 5
-    assert not result.failed
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S) or ["1/0"])
-def test_examples_run(code):
-    exec(compile(code, "torch.md", "exec"), {})
-
-
-def test_its_absence_is_an_error_that_says_what_to_install():
-    code = "import sys, fastrnn; sys.modules['torch'] = None; fastrnn.interop.torch"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ImportError: torch is not installed; pip install 'fastrnn[torch]'" in run.stderr
 
 
 def test_distributed_training_is_that_of_one_process():

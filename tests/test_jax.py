@@ -1,11 +1,8 @@
 """The functions of JAX against the reference, finite differences, and what JAX's transformations mean."""
 
-import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import helpers
 import numpy as np
@@ -25,7 +22,6 @@ SIZES = (5, 3, 4, 7)  # T, B, I, H
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 GRU = helpers.Variant("gru", "reset_after", True)
 LSTM = helpers.Variant("lstm")
-DOCS = Path(__file__).parent.parent / "docs" / "jax.md"
 
 
 @pytest.fixture(autouse=True)
@@ -414,15 +410,3 @@ def test_derivatives_that_there_are_not():
 def test_unknown_nonlinearity():
     with pytest.raises(ValueError, match="nonlinearity: 'sigmoid', expected one of 'tanh', 'relu'"):
         kernels.rnn(np.zeros((1, 1, 1)), None, np.zeros((1, 1)), np.zeros((1, 1)), nonlinearity="sigmoid")
-
-
-def test_a_library_that_is_missing_is_named_with_its_extra():
-    code = "import sys, fastrnn; sys.modules['jax'] = None; fastrnn.interop.jax"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ)
-    assert "pip install 'fastrnn[jax]'" in done.stderr
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S))
-def test_documented_examples_run(code):
-    with jax.enable_x64(False):
-        exec(compile(code, "docs/jax.md", "exec"), {})

@@ -1,9 +1,5 @@
 """Layers of the nodes in ONNX models, and models of layers beside ONNX Runtime and ONNX's reference."""
 
-import doctest
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -15,8 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_helpers import assert_close, make_model, make_node, refused, run_ort, weights
 
 import fastrnn.interop.onnx as interop
-
-DOCS = Path(__file__).parent.parent / "docs" / "onnx.md"
 
 # --- layers of a model -----------------------------------------------------------------------------------------------
 
@@ -285,15 +279,3 @@ def test_variants_that_onnx_has_not(options):
 
 
 # --- the documentation -----------------------------------------------------------------------------------------------
-
-
-def test_module_example():
-    result = doctest.testmod(interop)
-    assert result.attempted > 5
-    assert not result.failed
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S) or ["1/0"])
-def test_examples_run(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "onnx.md", "exec"), {})

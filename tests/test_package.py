@@ -1,6 +1,5 @@
 """What the package promises as a package."""
 
-import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -28,26 +27,12 @@ def test_every_public_name_exists():
 def test_importing_loads_nothing_that_is_not_needed():
     code = (
         "import sys, fastrnn, fastrnn.interop; "
-        "names = 'torch', 'onnx', 'matplotlib', 'fastrnn.nn', 'scipy.sparse', 'pytest'; "
-        "print([m for m in names if m in sys.modules])"
+        "names = 'torch onnx matplotlib fastrnn.nn scipy.sparse sklearn jax dask h5py pytest'; "
+        "print([m for m in names.split() if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
 
 
-def test_a_library_that_is_missing_is_named_with_its_extra():
-    code = "import sys, fastrnn; sys.modules['onnx'] = None; fastrnn.interop.onnx"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ImportError: onnx is not installed; pip install 'fastrnn[onnx]'" in run.stderr
-
-
 def test_typing_information_is_installed():
     assert (Path(fastrnn.__file__).parent / "py.typed").exists()
-
-
-@pytest.mark.parametrize(
-    "code", re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.S) or ["raise SystemExit('none')"]
-)
-def test_readme_examples_run(code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), {})

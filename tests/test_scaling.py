@@ -1,6 +1,5 @@
 """What docs/scaling.md says can be checked: its example, and the arithmetic of its table."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -19,11 +18,6 @@ def scaling(monkeypatch):
 
     yield scaling
     del sys.modules["scaling"]
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", TEXT, re.S))
-def test_documented_examples_run(code):
-    exec(compile(code, "docs/scaling.md", "exec"), {})
 
 
 def test_the_table_of_traffic_is_what_the_script_prints(scaling, capsys):

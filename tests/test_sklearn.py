@@ -1,11 +1,6 @@
 """The estimators as scikit-learn sees them: its own checks, pipelines, searches, copies, processes and threads."""
 
-import doctest
 import pickle
-import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
-from fastrnn.interop import sklearn as interop
 from fastrnn.interop.sklearn import RNNClassifier, RNNForecaster, RNNRegressor
-
-DOCS = Path(__file__).parent.parent / "docs" / "sklearn.md"
 
 
 def table(n=60, T=7, seed=0):
@@ -149,20 +141,3 @@ def test_numpys_legacy_generator_is_a_source_of_chance():
     assert not np.array_equal(first, second)
     state = np.random.RandomState(3)
     np.testing.assert_array_equal(RNNRegressor(max_iter=1, random_state=state).fit(X, y).predict(X), first)
-
-
-def test_without_scikit_learn_the_extra_is_named():
-    code = "import sys, fastrnn.interop; sys.modules['sklearn'] = None; fastrnn.interop.sklearn"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "ImportError: scikit-learn is not installed; pip install 'fastrnn[sklearn]'" in run.stderr
-    code = "import sys, fastrnn.interop; print('sklearn' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
-
-
-def test_docstring():
-    assert doctest.testmod(interop).failed == 0
-
-
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S) or ["1/0"])
-def test_examples_run(code):
-    exec(compile(code, "sklearn.md", "exec"), {})

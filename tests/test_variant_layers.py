@@ -1,16 +1,12 @@
 """Layers whose cells are variants: PyTorch's projections, parameters and their gradients, serving, learning."""
 
 import copy
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastrnn
 from fastrnn import GRU, LSTM, RNN
-
-DOCS = Path(__file__).parent.parent / "docs" / "variants.md"
 
 ALL = {"activations": ("hard_sigmoid", "tanh", "softsign"), "clip": 2.0, "layer_norm": True, "peepholes": True}
 LAYERS = {
@@ -163,8 +159,3 @@ def test_bad_arguments():
         ValueError, match=r"^state\[0\]: shape \(1, 2, 6\), expected \(D\*num_layers, B, H\) = \(1, 2, 2\)"
     ):
         layer(np.zeros((1, 2, 3), np.float32), (np.zeros((1, 2, 6), np.float32),) * 2)
-
-
-def test_the_example_of_the_documentation_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.S)
-    exec(compile(code, "variants.md", "exec"), {})
