@@ -64,6 +64,20 @@ def test_loss_history_without_validation_and_with_gaps():
     ax.figure.canvas.draw()
 
 
+@pytest.mark.parametrize("ends", [(1, 1), (1, 1.001), (1.001, 1), (0.5, 2), (2, 0.5)], ids=str)
+def test_the_numbers_at_the_ends_stand_apart(ends):
+    ax = viz.loss_history({"loss": [3, ends[0]], "val_loss": [2.5, ends[1]]})
+    ax.figure.canvas.draw()
+    training, validation = (text.get_window_extent() for text in ax.texts)
+    assert not training.overlaps(validation)
+    frame = ax.get_window_extent()
+    for box, line in zip((training, validation), ax.lines, strict=False):
+        assert frame.contains(box.x0, box.y0)
+        assert frame.contains(box.x1, box.y1)
+        end = ax.transData.transform(line.get_xydata()[-1])
+        assert 0 < max(box.y0 - end[1], end[1] - box.y1) < 15  # beside the end that it is about
+
+
 @pytest.mark.parametrize("history", [[], {}, {"val_loss": [1]}, {"loss": []}, [{"val_loss": 1.0}]])
 def test_no_losses(history):
     with pytest.raises(ValueError, match=r"^history: no 'loss'"):

@@ -44,20 +44,24 @@ def loss_history(history: Any, *, unit: str = "loss", title: str = "", ax: Any =
     """
     curves = _losses(history)
     ax = axes(ax)
+    last = {name: values[-1] for name, values in curves.items() if np.isfinite(values[-1])}
+    highest = max(last, key=last.get, default=None)  # its number stands above its end, the other one's below
     for name, values in curves.items():
         label, marker, colour = _CURVES[name]
         epochs = np.arange(1, len(values) + 1)
         ax.plot(epochs, values, marker=marker if len(values) <= 40 else None, color=colour, label=label)
-        if np.isfinite(values[-1]):
+        if name in last:
+            above = name == highest
             ax.annotate(
-                f"{values[-1]:.3g}", (epochs[-1], values[-1]), xytext=(0, 7), textcoords="offset points", ha="center"
-            )
+                f"{values[-1]:.3g}", (epochs[-1], values[-1]), xytext=(0, 7 if above else -7),
+                textcoords="offset points", ha="center", va="bottom" if above else "top",
+            )  # fmt: skip
     validation = curves.get("val_loss")
     if validation is not None and np.isfinite(validation).any():
         best = int(np.nanargmin(validation))
         ax.axvline(best + 1, color="0.5", ls="--", label=f"best: {validation[best]:.3g} in epoch {best + 1}", zorder=0)
     over_steps(ax, "epoch", unit, title)
-    ax.margins(x=0.1)
+    ax.margins(0.1)  # room for the numbers at the ends
     legend(ax)
     return ax
 
