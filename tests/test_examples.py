@@ -11,11 +11,14 @@ matplotlib.use("Agg")
 
 FOLDER = Path(__file__).parents[1] / "examples"
 NEEDS = {
+    "attention_hybrid": None,
     "attention_key": None,
+    "best_practices": None,
     "cell_by_hand": None,
     "digits_bidirectional": "sklearn",
     "digits_classifier": "sklearn",
     "forecast_sunspots": "statsmodels",
+    "hierarchical": None,
     "masked_step": None,
     "rnn_from_scratch": None,
     "sentiment": None,

@@ -161,9 +161,8 @@ class HierarchicalRNN(Module):
             if self.top_down:
                 part = np.concatenate([part, np.broadcast_to(held, (len(part), *held.shape[1:]))], axis=2)
             l, below, lower = _step(self.lower, part, below, n, training)
-            u, above, upper = _step(
-                self.upper, l[self.every - 1 :: self.every], above, None if n is None else n // self.every, training
-            )
+            n = None if n is None else n // self.every
+            u, above, upper = _step(self.upper, l[self.every - 1 :: self.every], above, n, training)
             u = np.repeat(np.concatenate([held, u]), self.every, axis=0)[1 : len(part) + 1]
             ys.append(np.concatenate([l, u], axis=2))
             caches.append((lower, upper))
@@ -212,10 +211,8 @@ class HierarchicalRNN(Module):
         dbelow, dabove = self._states("dstate", dstate, B)
         shape = (B, T, self.output_size) if self.batch_first else (T, B, self.output_size)
         axes = "(B, T, H + U)" if self.batch_first else "(T, B, H + U)"
-        dy = (
-            np.zeros(shape, self.dtype) if dy is None else _check.shaped("dy", dy, self.dtype, axes, shape, "the model")
-        )
-        dy = cleared(self._turned(dy), valid)
+        dy = np.zeros(shape, self.dtype) if dy is None else dy
+        dy = cleared(self._turned(_check.shaped("dy", dy, self.dtype, axes, shape, "the model")), valid)
         below_wants = asked | {"x"} if self.top_down else asked
         dxs = []
         for start, (lower, upper) in zip(reversed(self._starts(T)), reversed(caches), strict=True):
