@@ -16,7 +16,7 @@ from _shared import OUT, optional, run, save
 import fastrnn
 from fastrnn import data, nn, viz
 
-WANTED, WANTED_QUICK = 0.44, 0.25  # the share of the bits saved that a character costs who knows only how common each is
+WANTED, WANTED_QUICK = 0.44, 0.25  # what is saved of the bits that a character costs by how common it is
 B, T = 16, 64  # places in the text that are read at a time, and characters that the gradient goes back through
 
 
