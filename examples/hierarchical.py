@@ -2,7 +2,7 @@
 
 The flat stack has two layers too, and a fifth more parameters. The loss is at the last step. From there to the key its
 gradient has 200 to 400 steps to go, while the upper layer, which steps once in 20, makes 10 to 20 of them.
-Longer training, or update gates that begin nearer to 1, would help the flat stack; both are the same for the two here.
+The update gates of both begin at 0.88. With 0.98, which hardly forgets, the flat stack learns this too.
 """
 
 import numpy as np
