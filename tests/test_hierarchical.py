@@ -10,7 +10,7 @@ import fastrnn
 from fastrnn import nn
 from fastrnn.models import HierarchicalRNN
 
-T, B, I, H, U, EVERY = 8, 3, 2, 3, 4, 3
+T, B, I, H, U, EVERY = 8, 4, 2, 3, 5, 3
 CELLS = ("rnn", "lstm", "gru")
 
 
@@ -47,7 +47,7 @@ def by_hand(net, x, state, length):
 def test_step_by_step(cell, top_down, every):
     rng = np.random.default_rng(0)
     net = model(cell, every, top_down=top_down)
-    x, state, lengths = rng.standard_normal((T, B, I)), states(rng, cell), [T, 0, 5]
+    x, state, lengths = rng.standard_normal((T, B, I)), states(rng, cell), [T, 0, 5, 6]
     y, ends = net(x, state, lengths)
     for b, length in enumerate(lengths):
         one = tuple(tuple(a[:, b : b + 1] for a in arrays([part])) for part in state)
@@ -61,7 +61,7 @@ def test_step_by_step(cell, top_down, every):
 
 @pytest.mark.parametrize(
     ("cell", "top_down", "every", "lengths"),
-    [*product(CELLS, (False, True), (EVERY,), ((T, 0, 5),)), ("gru", False, EVERY, None), ("rnn", True, 1, None)],
+    [*product(CELLS, (False, True), (EVERY,), ((T, 0, 5, 6),)), ("gru", False, EVERY, None), ("rnn", True, 1, None)],
 )
 def test_gradients(cell, top_down, every, lengths):
     rng = np.random.default_rng(2)
@@ -109,8 +109,8 @@ def test_batch_first_and_float32(top_down):
     rng = np.random.default_rng(4)
     net, turned = (model(top_down=top_down, dtype=np.float32, batch_first=flag) for flag in (False, True))
     x, dy = (rng.standard_normal((T, B, width), dtype=np.float32) for width in (I, H + U))
-    y, ends, cache = net.forward(x, None, [7, 2, T])
-    y_turned, ends_turned, cache_turned = turned.forward(x.swapaxes(0, 1), None, [7, 2, T])
+    y, ends, cache = net.forward(x, None, [7, 2, T, 6])
+    y_turned, ends_turned, cache_turned = turned.forward(x.swapaxes(0, 1), None, [7, 2, T, 6])
     assert y.dtype == ends[0].dtype == np.float32
     np.testing.assert_array_equal(y_turned, y.swapaxes(0, 1))
     dx, dstate = net.backward(cache, dy)
@@ -137,7 +137,7 @@ def test_chunks_of_whole_blocks(top_down):
 def test_padding_has_no_effect(top_down):
     rng = np.random.default_rng(6)
     check_padding(
-        OutputsOnly(model(top_down=top_down, batch_first=True)), rng.standard_normal((B, T, I)), [5, 0, T], rng
+        OutputsOnly(model(top_down=top_down, batch_first=True)), rng.standard_normal((B, T, I)), [5, 0, T, 6], rng
     )
 
 
@@ -187,7 +187,7 @@ def test_state_dict():
     assert model("lstm", top_down=True).lower.weight_ih_l0.shape == (4 * H, I + U)
     other.load_state_dict(state)
     np.testing.assert_array_equal(other(x)[0], net(x)[0])
-    assert repr(net) == "HierarchicalRNN(2, 3, every=3, upper_size=4, cell='lstm', dtype=float64)"
+    assert repr(net) == "HierarchicalRNN(2, 3, every=3, upper_size=5, cell='lstm', dtype=float64)"
 
 
 def test_in_a_sequential_it_learns():
@@ -221,18 +221,18 @@ def test_bad_arguments(arguments, error, message):
 
 def test_bad_input():
     net, x = model(), np.ones((T, B, I))
-    with pytest.raises(ValueError, match=r"^x: shape \(8, 3, 3\), expected \(T, B, I\) with I = 2"):
+    with pytest.raises(ValueError, match=r"^x: shape \(8, 4, 3\), expected \(T, B, I\) with I = 2"):
         net(np.ones((T, B, H)))
     with pytest.raises(TypeError, match=r"^state: ndarray, expected the tuple \(lower, upper\)"):
         net(x, np.ones((1, B, H)))
-    with pytest.raises(ValueError, match=r"^state\[1\]: shape \(1, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"^state\[1\]: shape \(1, 4, 3\)"):
         net(x, (np.ones((1, B, H)), np.ones((1, B, H))))
     with pytest.raises(ValueError, match=r"^lengths: values from 1 to 9, expected 0 to T = 8"):
-        net(x, lengths=[1, 9, 2])
+        net(x, lengths=[1, 9, 2, 3])
     y, _, cache = net.forward(x)
-    with pytest.raises(ValueError, match=r"^dy: shape \(8, 3, 3\), expected \(T, B, H \+ U\) = \(8, 3, 7\)"):
+    with pytest.raises(ValueError, match=r"^dy: shape \(8, 4, 3\), expected \(T, B, H \+ U\) = \(8, 4, 8\)"):
         net.backward(cache, y[..., :H])
-    with pytest.raises(ValueError, match=r"^dstate\[0\]: shape \(1, 3, 4\)"):
+    with pytest.raises(ValueError, match=r"^dstate\[0\]: shape \(1, 4, 5\)"):
         net.backward(cache, y, (np.ones((1, B, U)), None))
     with pytest.raises(ValueError, match=r"^need: 'dx'"):
         net.backward(cache, y, need="dx")
