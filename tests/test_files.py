@@ -58,6 +58,7 @@ MODULES = {
     "ScaledDotProductAttention": lambda: nn.ScaledDotProductAttention(scale=0.3),
     "GeneralAttention": lambda: nn.GeneralAttention(I, I, **F64),
     "AdditiveAttention": lambda: nn.AdditiveAttention(I, I, 3, **F64),
+    "HierarchicalRNN": lambda: models.HierarchicalRNN(I, H, 2, 5, "lstm", top_down=True, batch_first=True, **F64),
     "SequenceModel": lambda: models.SequenceModel(I, H, cell="gru", **F64),
     "Seq2Seq": lambda: models.Seq2Seq(9, 9, 4, H, attention="bahdanau", bidirectional=True, **F64),
     "Seq2Seq of Luong": lambda: models.Seq2Seq(9, 9, 4, H, 2, "gru", "luong", bos=3, **F64),
@@ -123,7 +124,7 @@ def test_every_public_module_is_among_them():
 
     for make in MODULES.values():
         note(describe(make()))
-    assert set(registry()) - saved == {"VariantLayer", "HierarchicalRNN"} & set(registry())
+    assert set(registry()) - saved == {"VariantLayer"}
 
 
 def test_a_loaded_module_trains_on(tmp_path):
