@@ -15,12 +15,13 @@ from cpython.buffer cimport PyBuffer_Release
 
 from fastrnn._core cimport back
 from fastrnn._core.cell cimport Cell, Loop
-from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table, fr_kernels,
-                                    kernels_of)
+from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_GRU_UPDATE, FR_RNN_TANH, find_table,
+                                    fr_kernels, fr_step, kernels_of)
 from fastrnn._core.matrix cimport Matrix, Multiplication, Outer
 from fastrnn._core.memory cimport Block, room
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.stack cimport take
+from fastrnn._core.team cimport flush, restore
 
 from fastrnn._core.cell import KINDS
 from fastrnn._core.memory import SMALLEST as KEPT_FROM
@@ -140,7 +141,7 @@ cdef class Pass:
 
     cdef multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
                   bint transposed):
-        """c = a (rows,k) W', or with `transposed` a (rows,n) W, for W (n,k)."""
+        """c = a (rows,k) W', or with `transposed` a (rows,n) W, for W (n,k), which is read once."""
         cdef:
             Py_ssize_t m = self.T * self.B
             Multiplication job = Multiplication.__new__(Multiplication)
@@ -155,24 +156,22 @@ cdef class Pass:
         job.go(members, patience)
 
     cdef loop_sharing(self):
-        """How threads share the time loop."""
-        if self.T * self.B * self.gates_width * self.H < WORTH_ASKING:
+        """How threads share the time loop; of a single step, whose weights are not packed, they do not."""
+        if self.T == 1 or self.T * self.B * self.gates_width * self.H < WORTH_ASKING:
             return self.sharing.ALONE
         return self.sharing.passing(self.T, self.B, self.gates_width * self.H, self.item)
 
-    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows, bint transposed, bint once):
-        """So many rows of W_hh, from the first on, for a time loop; once: for one step on one thread."""
+    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows):
+        """So many rows of W_hh, from the first on, for the way back; packed, but for a single step."""
         cdef Matrix matrix = Matrix.__new__(Matrix)
-        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, transposed, once)
+        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, True, self.T == 1)
         return matrix
 
     cdef forward(self, h0, c0, b_ih, b_hh, bint reverse):
         cdef:
             Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item, size = rows * H * self.item
             Py_ssize_t gates = self.gates_width * rows * self.item
-            bint lstm = self.kind == FR_LSTM, rnn = self.kind in (FR_RNN_TANH, FR_RNN_RELU), once
-            Cell cell = Cell.__new__(Cell)
-            Loop loop = Loop.__new__(Loop)
+            bint lstm = self.kind == FR_LSTM, rnn = self.kind in (FR_RNN_TANH, FR_RNN_RELU)
             char* begin
             char* bias
         self.plan = Plan(self.T, self.B, None, reverse)
@@ -188,23 +187,49 @@ cdef class Pass:
             return None
         if lstm and not self.copy_state(self.c0, c0):
             return None
-        sharing = self.loop_sharing()
-        once = self.T == 1 and sharing.members == 1
-        cell.set(self.kind, self.kernels, H, self.gates_width, self.dtype)
-        cell.bias, cell.owners = bias, (self,)
-        if not once:
-            cell.pack(self.w_hh)
-        elif self.kind == FR_GRU_RESET:
-            cell.w, cell.w_n = self.recurrent(0, 2 * H, False, True), self.recurrent(2 * H, H, False, True)
-        else:
-            cell.w = self.recurrent(0, self.gates_width, False, True)
         self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
-        loop.cell, loop.plan, loop.s1, loop.by_units = cell, self.plan, self.T, sharing.by_units
-        loop.q.h, loop.q.ldh, loop.q.gates, loop.q.save = self.h, H, self.gates, True
-        loop.q.h0, loop.q.c, loop.q.c0, loop.q.extra = begin, self.c, self.c0, self.extra
-        loop.go(sharing.members, sharing.patience)
+        if self.T == 1:
+            self.step(begin, bias)
+        else:
+            self.steps(begin, bias)
         y = ndarray((self.T, self.B, H), self.dtype, self.states, self.h - self.states.data)
         return (y, *[self.last(self.h), *([self.last(self.c)] if lstm else [])])
+
+    cdef steps(self, char* begin, const char* bias):
+        """The time loop."""
+        cdef Cell cell = Cell.__new__(Cell)
+        cdef Loop loop = Loop.__new__(Loop)
+        sharing = self.loop_sharing()
+        cell.set(self.kind, self.kernels, self.H, self.gates_width, self.dtype)
+        cell.bias, cell.owners = bias, (self,)
+        cell.pack(self.w_hh)
+        loop.cell, loop.plan, loop.s1, loop.by_units = cell, self.plan, self.T, sharing.by_units
+        loop.q.h, loop.q.ldh, loop.q.gates, loop.q.save = self.h, self.H, self.gates, True
+        loop.q.h0, loop.q.c, loop.q.c0, loop.q.extra = begin, self.c, self.c0, self.extra
+        loop.go(sharing.members, sharing.patience)
+
+    cdef step(self, char* begin, const char* bias):
+        """A single one, whose weights are not worth packing."""
+        cdef:
+            Py_ssize_t H = self.H
+            Block product = room(self.B * self.gates_width * self.item)
+            fr_step s
+        memset(&s, 0, sizeof(s))
+        s.h, s.ldh, s.h_prev, s.ld_prev, s.gates, s.extra = self.h, H, begin, H, self.gates, self.extra
+        s.c, s.c_prev, s.bias, s.B, s.H, s.save = self.c, self.c0, bias, self.B, H, True
+        # product (B,N) = h0 W', for the GRU that resets before it first of r z, then of n with r h0
+        self.multiply(product.data, begin, H, self.w_hh, 2 * H if self.kind == FR_GRU_RESET else self.gates_width, H, False)
+        self.step_gates(&s, self.kind, product)
+        if self.kind == FR_GRU_RESET:
+            self.multiply(product.data, self.extra, H, self.w_hh + 2 * H * H * self.item, H, H, False)
+            self.step_gates(&s, FR_GRU_UPDATE, product)
+
+    cdef void step_gates(self, const fr_step* s, int kind, Block product) noexcept:
+        cdef unsigned long long mode
+        with nogil:
+            mode = flush()
+            self.kernels.step_gates(s, kind, product.data)
+            restore(mode)
 
     cdef last(self, const char* rows):
         """A copy of the last step's rows (B,H)."""
@@ -233,7 +258,7 @@ cdef class Pass:
         cdef:
             Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item
             Py_ssize_t nbytes = rows * H * self.item
-            bint lstm = self.kind == FR_LSTM, once
+            bint lstm = self.kind == FR_LSTM
             back.Loop loop
             Block zeros
             const char* of_y
@@ -256,32 +281,30 @@ cdef class Pass:
         if self.used:
             return None
         self.used = True
-        sharing = self.loop_sharing()
-        once = self.T == 1 and sharing.members == 1
         if lstm:
-            loop = self.lstm_loop(self.start(dc), of_c, once)
+            loop = self.lstm_loop(self.start(dc), of_c)
         elif self.gates == self.h:
-            loop = self.rnn_loop(once)
+            loop = self.rnn_loop()
         else:
-            loop = self.gru_loop(once)
+            loop = self.gru_loop()
         loop.set(self.kernels, self.plan, 0, self.T, H, self.item, self.start(dh), of_y)
-        loop.go(sharing)
+        loop.go(self.loop_sharing())
         return self.gradients(loop.gates, dh, dc, need)
 
-    cdef back.Loop lstm_loop(self, char* dc, const char* dcs, bint once):
+    cdef back.Loop lstm_loop(self, char* dc, const char* dcs):
         cdef back.LSTMLoop loop = back.LSTMLoop.__new__(back.LSTMLoop)
         loop.gates, loop.c, loop.c0, loop.dc, loop.dcs = self.gates, self.c, self.c0, dc, dcs
-        loop.w = self.recurrent(0, self.gates_width, True, once)
+        loop.w = self.recurrent(0, self.gates_width)
         return loop
 
-    cdef back.Loop rnn_loop(self, bint once):
+    cdef back.Loop rnn_loop(self):
         cdef back.RNNLoop loop = back.RNNLoop.__new__(back.RNNLoop)
         cdef Block dpre = room(self.T * self.B * self.H * self.item)
         loop.h, loop.relu, loop.gates, self.kept = self.h, self.kind == FR_RNN_RELU, dpre.data, dpre
-        loop.w = self.recurrent(0, self.H, True, once)
+        loop.w = self.recurrent(0, self.H)
         return loop
 
-    cdef back.Loop gru_loop(self, bint once):
+    cdef back.Loop gru_loop(self):
         cdef back.GRULoop loop = back.GRULoop.__new__(back.GRULoop)
         cdef Py_ssize_t H = self.H
         cdef Block drh = room(self.B * H * self.item)
@@ -289,7 +312,7 @@ cdef class Pass:
         if self.plan.reverse:
             loop.h0 += self.T * self.B * H * self.item
         loop.reset_after, loop.drh = self.kind == FR_GRU, drh.data
-        loop.w, loop.w_n = self.recurrent(0, 2 * H, True, once), self.recurrent(2 * H, H, True, once)
+        loop.w, loop.w_n = self.recurrent(0, 2 * H), self.recurrent(2 * H, H)
         self.owners = *self.owners, drh
         return loop
 
