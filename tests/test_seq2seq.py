@@ -137,22 +137,47 @@ def reversals(N, rng):
     return source, lengths, target
 
 
+@pytest.mark.parametrize("smoothing", [0, 0.2])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_learning_is_forward_loss_backward_up_to_the_ends(attention, smoothing):
+    model, (source, lengths, target) = make(attention), data(T=6)
+    target[:, 1:] = [[3, 2, 5, 2, 4], [2, 0, 0, 0, 0], [4, 4, 1, 3, 6]]  # ends at once, soon and never
+    counts, loss = np.array([2, 1, 5]), nn.CrossEntropyLoss(label_smoothing=smoothing)
+    losses, expected = [], {p.name: np.zeros_like(p.grad) for p in model.parameters()}
+    for n, count in enumerate(counts):  # each alone, without anything behind its end
+        model.zero_grad()
+        wanted = target[n : n + 1, 1 : count + 1]
+        logits, cache = model.forward(source[n : n + 1], lengths[n : n + 1], target[n : n + 1, :count])
+        value, loss_cache = loss.forward(logits, wanted)
+        model.backward(cache, loss.backward(loss_cache, count / counts.sum()))
+        losses.append(value * count / counts.sum())
+        for p in model.parameters():
+            expected[p.name] += p.grad
+    model.zero_grad()
+    assert model.learn(source, lengths, target, loss=loss) == pytest.approx(sum(losses), abs=1e-12)
+    for p in model.parameters():
+        np.testing.assert_allclose(p.grad, expected[p.name], atol=1e-12, err_msg=p.name)
+
+
+def test_learning_from_its_own_tokens():
+    model, (source, lengths, target) = make("luong"), data()
+    model.head.weight *= 5
+    target[:, 1:] = [[3, 4, 2], [5, 2, 0], [6, 3, 4]]
+    free, _ = model.forward(source, lengths, target[:, :-1], teacher_forcing=0.0)
+    mask = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
+    value = model.learn(source, lengths, target, teacher_forcing=0.0)
+    assert value == pytest.approx(nn.CrossEntropyLoss()(free, target[:, 1:], mask), abs=1e-12)
+
+
 @pytest.mark.parametrize("attention", ["luong", "bahdanau"])
 def test_it_learns_to_reverse_digits(attention):
     rng = np.random.default_rng(0)
     model = Seq2Seq(13, 13, 16, 48, attention=attention, cell="gru", bidirectional=True, rng=0)
-    optimiser, loss, steps = nn.Adam(model), nn.CrossEntropyLoss(), 200
+    optimiser, steps = nn.Adam(model), 200
     for step in range(steps):
         optimiser.lr = 0.015 * (1 - step / steps)
-        source, lengths, target = reversals(64, rng)
-        read, wanted = target[:, :-1], target[:, 1:]
-        there = np.arange(6) <= lengths[:, None]
-        logits, cache = model.forward(source, lengths, read)
-        _, loss_cache = loss.forward(logits[there], wanted[there])
-        dlogits = np.zeros_like(logits)
-        dlogits[there] = loss.backward(loss_cache)
         optimiser.zero_grad()
-        model.backward(cache, dlogits)
+        model.learn(*reversals(64, rng))
         nn.clip_grad_norm_(model, 1.0)
         optimiser.step()
     source, lengths, target = reversals(300, np.random.default_rng(1))
@@ -172,6 +197,10 @@ def test_bad_arguments():
         (lambda: model.forward(source + 1, lengths, target), r"^source: values"),
         (lambda: model.forward(source, lengths + 3, target), r"^lengths: values"),
         (lambda: model.forward(source, lengths, target, 1.5), r"^teacher_forcing: 1.5"),
+        (lambda: model.learn(source, lengths, target[:, :1]), r"^target: shape \(3, 1\)"),
+        (lambda: model.learn(source, lengths, target + 5), r"^target: values"),
+        (lambda: model.learn(source, lengths, target[:2]), r"^target: shape \(2, 4\)"),
+        (lambda: model.learn(source[:0], None, target[:0]), r"^target: shape \(0, 4\)"),
         (lambda: model.decode(source[0]), r"^source: shape \(5,\)"),
         (lambda: model.decode(source, beam=0), r"^beam: 0"),
     ):

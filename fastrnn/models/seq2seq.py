@@ -12,7 +12,7 @@ from fastrnn.layers import GRU, LSTM
 from fastrnn.models._attention import BahdanauAttention, LuongAttention
 from fastrnn.models.decoder import Decoder
 from fastrnn.module import Module, float_dtype
-from fastrnn.nn import Embedding, Linear
+from fastrnn.nn import CrossEntropyLoss, Embedding, Linear
 
 CELLS = {"lstm": LSTM, "gru": GRU}
 
@@ -203,6 +203,53 @@ class Seq2Seq(Module):
         dvectors, dmemory, dstate = run(cache, dhidden)
         self.embedding_out.backward(embedding_cache, dvectors)
         self._encode_backward(encoded, dmemory, dstate)
+
+    def learn(
+        self,
+        source: ArrayLike,
+        source_lengths: ArrayLike | None,
+        target: ArrayLike,
+        *,
+        teacher_forcing: float = 1.0,
+        loss: CrossEntropyLoss | None = None,
+    ) -> float:
+        """
+        Add the gradients of a batch's loss into those of all parameters.
+
+        Parameters
+        ----------
+        source : integers (N, S)
+        source_lengths : integers (N,) or None
+            None: all are S.
+        target : integers (N, 1 + T)
+            Each row is `bos`, the tokens, `eos`; what stands behind the first `eos` does not count. At least one
+            sample and one token to write.
+        teacher_forcing : float
+            See `forward`.
+        loss : CrossEntropyLoss, optional
+            None is one without label smoothing.
+
+        Returns
+        -------
+        float
+            The mean over the tokens to write, each `eos` among them, in nats.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an argument of another dtype or shape, or out of range; the message names it.
+        """
+        target = _check.indices("target", target, self.embedding_out.num_embeddings)
+        if target.ndim != 2 or len(target) != len(source) or target.size == 0 or target.shape[1] < 2:
+            raise ValueError(f"target: shape {target.shape}, expected (N, 1 + T), N = {len(source)} and T from 1")
+        read, wanted = target[:, :-1], target[:, 1:]
+        ended = np.cumsum(wanted == self.eos, axis=1)
+        mask = ended - (wanted == self.eos) == 0  # no eos before it
+        loss = CrossEntropyLoss() if loss is None else loss
+        logits, cache = self.forward(source, source_lengths, read, teacher_forcing)
+        value, loss_cache = loss.forward(logits, wanted, mask)
+        self.backward(cache, loss.backward(loss_cache))
+        return value
 
     def _sampled(self, target_in: np.ndarray, ratio: float, memory: Any, mask: Any, state: tuple) -> np.ndarray:
         """`target_in` with some tokens, never the first, replaced by those the model finds likeliest."""
