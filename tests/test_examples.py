@@ -15,6 +15,7 @@ NEEDS = {
     "attention_key": None,
     "best_practices": None,
     "cell_by_hand": None,
+    "char_generation": None,
     "digits_bidirectional": "sklearn",
     "digits_classifier": "sklearn",
     "forecast_sunspots": "statsmodels",
@@ -22,6 +23,10 @@ NEEDS = {
     "masked_step": None,
     "rnn_from_scratch": None,
     "sentiment": None,
+    "seq2seq_attention": None,
+    "seq2seq_dates": None,
+    "seq2seq_digits": None,
+    "sequence_generation": None,
     "vanishing_gradients": None,
 }
 
