@@ -24,9 +24,9 @@ def problems(digits, tasks):
     return np.hstack([tasks[:, None], digits + ZERO]), np.hstack([begin, answers + ZERO, end])
 
 
-def train(model, steps, top, rng, *, lr=0.003, batch=64, grow=1, teacher_forcing=1.0):
+def train(model, steps, top, rng, *, lr=0.003, batch=64, growth=0.0, teacher_forcing=1.0):
     """
-    Batches of one length each, from 4 digits on; longer ones when the longest go well, up to `top`.
+    Batches of one length each, from 4 digits on, up to `top`: when the longest go well they grow by this part, or 1.
 
     Over the last 40 percent of the steps the learning rate falls to zero, and `teacher_forcing` says which part of the
     target's tokens the model reads; for the others it reads what it found itself.
@@ -44,7 +44,7 @@ def train(model, steps, top, rng, *, lr=0.003, batch=64, grow=1, teacher_forcing
         if length >= longest - 2:
             mean = 0.9 * mean + 0.1 * loss
         if mean < 0.15 and longest < top:
-            longest, mean = min(top, longest + grow), 0.3
+            longest, mean = min(top, longest + max(1, int(growth * longest))), 0.3
         if (step + 1) % (steps // 8) == 0:
             print(f"step {step + 1}: up to {longest} digits, {mean:.3f} nats per digit of the longest", flush=True)
 

@@ -34,7 +34,7 @@ def main(quick=False, out=OUT, seed=0):
     print(f"{len(text):,} characters, {len(vocabulary)} different ones")
 
     model = models.CharModel(vocabulary, 32, 64 if quick else 128, num_layers=2, rng=rng)
-    epochs, batch, optimiser = 2 if quick else 4, 8 if quick else 32, nn.Adam(model, lr=0.006)
+    epochs, batch, optimiser = 2 if quick else 4, 8 if quick else 16, nn.Adam(model, lr=0.006)
     schedule = nn.CosineLR(optimiser, epochs * math.ceil(len(training) / batch / STEPS), eta_min=3e-4)
     history = {"loss": [], "val_loss": []}
     for epoch in range(epochs):

@@ -22,7 +22,7 @@ def main(quick=False, out=OUT, seed=0):
     for attention, row in zip(ATTENTIONS, axes, strict=False):
         rng = np.random.default_rng(seed)
         model = models.Seq2Seq(TOKENS, TOKENS, 16, 64, attention=attention, bidirectional=True, rng=rng)
-        train(model, 200 if quick else ATTENTIONS[attention], lengths[-1], rng, lr=0.006, batch=32, grow=2)
+        train(model, 200 if quick else ATTENTIONS[attention], lengths[-1], rng, lr=0.006, batch=32, growth=0.2)
         digits = strings(1, min(20, lengths[-1]), rng, held_out=True)
         for ax, (name, task) in zip(row, TASKS.items(), strict=True):
             scores.append(exact(model, task, lengths, 10, rng).mean())
