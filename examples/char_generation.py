@@ -12,7 +12,7 @@ from _shared import OUT, run, save
 
 from fastrnn import data, models, nn, viz
 
-WANTED, WANTED_QUICK = 0.5, 0.2
+WANTED, WANTED_QUICK = 0.55, 0.2
 STEPS = 64  # that the gradient goes back
 PROMPT = "The "
 

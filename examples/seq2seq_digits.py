@@ -17,8 +17,8 @@ WANTED, WANTED_QUICK = 0.98, 0.3  # of strings of each length alike, those witho
 def main(quick=False, out=OUT, seed=0):
     """Train on 64 new strings a step, test on 50 of each length; quick is up to 5 digits."""
     rng = np.random.default_rng(seed)
-    lengths, steps = (range(1, 6), 300) if quick else (range(1, 21), 1800)
-    model = models.Seq2Seq(TOKENS, TOKENS, 16, 64 if quick else 192, rng=rng)
+    lengths, steps = (range(1, 6), 300) if quick else (range(1, 21), 2400)
+    model = models.Seq2Seq(TOKENS, TOKENS, 16, 64 if quick else 192, forget_bias=1.0, rng=rng)
     train(model, steps, lengths[-1], rng, teacher_forcing=0.9)
 
     _, ax = optional("matplotlib.pyplot", "matplotlib").subplots(figsize=(8, 4), layout="constrained")

@@ -22,7 +22,7 @@ def waves(n, steps, rng):
 def main(quick=False, out=OUT, seed=0):
     """Train on 4000 waves of 200 steps, continue 200 others from their first 100."""
     rng = np.random.default_rng(seed)
-    series, epochs = waves(1500 if quick else 4000, 200, rng), 4 if quick else 16
+    series, epochs = waves(1500 if quick else 4000, 200, rng), 4 if quick else 20
     x, y = series[:, :-1], series[:, 1:]
     model = models.SequenceModel(1, 64, cell="gru", rng=rng)
     optimiser = nn.Adam(model, lr=0.01)

@@ -118,6 +118,19 @@ def test_scheduled_sampling(attention):
     assert len({a.tobytes() for a in some}) > 1
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_forget_bias(bidirectional):
+    model = make(bidirectional=bidirectional, num_layers=2, forget_bias=1.5)
+    for layer, directions in ((model.encoder, 1 + bidirectional), (model.decoder, 1)):
+        sums = [
+            v + layer.params[f"bias_hh{name[7:]}"] for name, v in layer.params.items() if name.startswith("bias_ih")
+        ]
+        assert len(sums) == 2 * directions
+        for bias in sums:
+            np.testing.assert_allclose(bias[H : 2 * H], 1.5)
+            assert not np.allclose(bias[:H], 1.5)
+
+
 def test_dropout_is_for_training_only():
     model, (source, lengths, target) = make("luong", num_layers=2, dropout=0.5), data()
     assert not np.array_equal(model.forward(source, lengths, target)[0], model.forward(source, lengths, target)[0])
@@ -192,6 +205,7 @@ def test_bad_arguments():
     for call, message in (
         (lambda: make("dot"), r"^attention: 'dot'"),
         (lambda: make(cell="rnn"), r"^cell: 'rnn'"),
+        (lambda: make(cell="gru", forget_bias=1.0), r"^forget_bias: 1.0 with cell 'gru'"),
         (lambda: make(eos=7), r"^eos: 7"),
         (lambda: model.forward(source, lengths, target[:2]), r"^target_in: shape \(2, 4\)"),
         (lambda: model.forward(source + 1, lengths, target), r"^source: values"),

@@ -50,6 +50,8 @@ class Seq2Seq(Module):
         Between the layers, in training.
     bos, eos, pad : int
         The tokens of `vocab_out` that begin, end and fill up a target.
+    forget_bias : float, optional
+        Of both LSTMs, see `fastrnn.LSTM`. 1 makes them remember from the start; without attention that matters most.
     dtype : {float32, float64}
     rng : int, numpy.random.Generator or None
         The source of the initial parameters, of dropout and of scheduled sampling.
@@ -75,6 +77,7 @@ class Seq2Seq(Module):
         bos: int = 1,
         eos: int = 2,
         pad: int = 0,
+        forget_bias: float | None = None,
         dtype: Any = np.float32,
         rng: int | np.random.Generator | None = None,
     ):
@@ -85,10 +88,14 @@ class Seq2Seq(Module):
             if not 0 <= token < vocab_out:
                 raise ValueError(f"{name}: {token}, expected a token from 0 to {vocab_out - 1}")
         layer = CELLS[_check.choice("cell", cell, tuple(CELLS))]
+        if forget_bias is not None and cell != "lstm":
+            raise ValueError(f"forget_bias: {forget_bias!r} with cell {cell!r}, expected None or an LSTM")
         self.rng = rng = np.random.default_rng(rng)
         self.dtype, self.bos, self.eos, self.pad = float_dtype(dtype), bos, eos, pad
         options: dict[str, Any] = {"dtype": self.dtype, "rng": rng}
         layers = {"num_layers": num_layers, "batch_first": True, "dropout": dropout, **options}
+        if forget_bias is not None:
+            layers["forget_bias"] = forget_bias
         E = hidden_size * (2 if bidirectional else 1)
         D = embedding_dim + (E if attention == "bahdanau" else 0)
         self.embedding_in = Embedding(vocab_in, embedding_dim, **options)
