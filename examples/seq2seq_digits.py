@@ -29,6 +29,7 @@ def main(quick=False, out=OUT, seed=0):
         print(f"{name}: {greedy.mean():.2%} right, with a beam of 4 {beam.mean():.2%}")
         ax.plot(lengths, 100 * greedy, "o-", label=f"{name}, {greedy.mean():.1%} of all")
     ax.set(xlabel="digits", ylabel="right to the last digit, %", ylim=(0, 102), title="Through one state")
+    ax.set_xticks(lengths)
     ax.legend(loc="lower left")
     return {"score": float(min(scores)), "picture": save(ax, out, "seq2seq_digits")}
 
