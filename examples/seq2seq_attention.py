@@ -23,7 +23,7 @@ def main(quick=False, out=OUT, seed=0):
         rng = np.random.default_rng(seed)
         options = {"attention": attention, "bidirectional": True, "forget_bias": 1.0, "rng": rng}
         model = models.Seq2Seq(TOKENS, TOKENS, 16, 64, **options)
-        train(model, 200 if quick else 2400, lengths[-1], rng, lr=0.006, batch=32, growth=0.2)
+        train(model, 200 if quick else 3200, lengths[-1], rng, lr=0.006, batch=32, growth=0.2)
         digits = strings(1, min(20, lengths[-1]), rng, held_out=True)
         for ax, (name, task) in zip(row, TASKS.items(), strict=True):
             scores.append(exact(model, task, lengths, 10, rng).mean())
