@@ -5,7 +5,7 @@ never trained on. To reverse, a decoder has to find its way back to a place; to 
 """
 
 import numpy as np
-from _digits import TASKS, TOKENS, exact, problems, strings, train
+from _digits import EOS, TASKS, TOKENS, ZERO, exact, problems, strings, train
 from _shared import OUT, optional, run, save
 
 from fastrnn import models, viz
@@ -28,10 +28,11 @@ def main(quick=False, out=OUT, seed=0):
         for ax, (name, task) in zip(row, TASKS.items(), strict=True):
             scores.append(exact(model, task, lengths, 10, rng).mean())
             print(f"{attention}, {name}: {scores[-1]:.2%} right")
-            (source,), (target,) = problems(digits, np.array([task]))
-            weights = model.decode(source[None], max_len=len(target) - 1, weights=True).weights[0]
+            source, target = problems(digits, np.array([task]))
+            found = model.decode(source, max_len=target.shape[1] - 1, weights=True)
             read = [name, *map(str, digits[0])]
-            viz.attention(weights, read, [*map(str, target[1 : len(weights) + 1] - 5)], ax=ax)
+            written = ["end" if token == EOS else str(token - ZERO) for token in found.tokens[0]]
+            viz.attention(found.weights[0], read, written, ax=ax)
             title = f"{attention.title()}, {name}: {scores[-1]:.1%} right"
             ax.set(xlabel="digits read", ylabel="digits written", title=title)
     return {"score": float(min(scores)), "picture": save(ax, out, "seq2seq_attention")}
