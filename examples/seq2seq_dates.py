@@ -47,8 +47,9 @@ def main(quick=False, out=OUT, seed=0):
         return *data.pad_sequences([vocabulary.encode(text) for text in texts]), np.array(targets)
 
     size = len(vocabulary)
-    model = models.Seq2Seq(size, size, 32, 64, attention="luong", bidirectional=True, rng=rng)
-    optimiser, steps = nn.Adam(model, lr=0.005), 300 if quick else 1000
+    options = {"attention": "luong", "bidirectional": True, "forget_bias": 1.0, "rng": rng}
+    model = models.Seq2Seq(size, size, 32, 64, **options)
+    optimiser, steps = nn.Adam(model, lr=0.005), 300 if quick else 1600
     schedule = nn.CosineLR(optimiser, steps)
     for step in range(1, steps + 1):
         chosen, forms = rng.choice(days[len(days) // 10 :], 64), rng.choice(FORMATS, 64)
