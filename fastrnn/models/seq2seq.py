@@ -51,7 +51,7 @@ class Seq2Seq(Module):
     bos, eos, pad : int
         The tokens of `vocab_out` that begin, end and fill up a target.
     forget_bias : float, optional
-        Of both LSTMs, see `fastrnn.LSTM`. 1 makes them remember from the start; without attention that matters most.
+        Of both LSTMs, see `fastrnn.LSTM`. With 1 they remember from the start.
     dtype : {float32, float64}
     rng : int, numpy.random.Generator or None
         The source of the initial parameters, of dropout and of scheduled sampling.
