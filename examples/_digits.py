@@ -24,9 +24,10 @@ def problems(digits, tasks):
     return np.hstack([tasks[:, None], digits + ZERO]), np.hstack([begin, answers + ZERO, end])
 
 
-def train(model, steps, top, rng, *, lr=0.003, batch=64, growth=0.0, teacher_forcing=1.0):
+def train(model, steps, top, rng, *, lr=0.003, batch=64, growth=0.0, even=False, teacher_forcing=1.0):
     """
     Batches of one length each, from 4 digits on, up to `top`: when the longest go well they grow by this part, or 1.
+    Most batches are of the longest; with `even`, once these are there, all lengths are alike, which takes less time.
 
     Over the last 40 percent of the steps the learning rate falls to zero, and `teacher_forcing` says which part of the
     target's tokens the model reads; for the others it reads what it found itself.
@@ -35,7 +36,8 @@ def train(model, steps, top, rng, *, lr=0.003, batch=64, growth=0.0, teacher_for
     for step in range(steps):
         left = (steps - step) / (0.4 * steps)
         optimiser.lr = lr * min(1, left)
-        length = longest - rng.integers(3) if rng.random() < 0.7 else rng.integers(1, longest + 1)
+        hard = rng.random() < 0.7 and not (even and longest == top)
+        length = longest - rng.integers(3) if hard else rng.integers(1, longest + 1)
         source, target = problems(strings(batch, length, rng), rng.choice([REVERSE, SORT], batch))
         optimiser.zero_grad()
         loss = model.learn(source, None, target, teacher_forcing=1.0 if left > 1 else teacher_forcing)
