@@ -20,7 +20,7 @@ def main(quick=False, out=OUT, seed=0):
     lengths = range(1, 6 if quick else 51)
     _, axes = optional("matplotlib.pyplot", "matplotlib").subplots(2, 2, figsize=(8, 8), layout="constrained")
     scores = []
-    for attention, row in zip(ATTENTIONS, axes, strict=False):
+    for attention, row in zip(ATTENTIONS, axes, strict=True):
         rng = np.random.default_rng(seed)
         options = {"attention": attention, "bidirectional": True, "forget_bias": 1.0, "rng": rng}
         model = models.Seq2Seq(TOKENS, TOKENS, 16, 64, **options)
