@@ -105,7 +105,7 @@ def test_bad_weights_end_with_code_2(demo, tmp_path, capsys):
 @pytest.mark.skipif(os.name == "nt", reason="Windows delivers Ctrl-C to whole process groups only")
 def test_ctrl_c_keeps_what_was_learned(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "fastrnn", "demo", "--epochs", "50"],
+        [sys.executable, "-u", "-m", "fastrnn", "demo", "--quick", "--epochs", "5000"],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     for line in process.stdout:

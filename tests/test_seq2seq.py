@@ -138,18 +138,6 @@ def test_dropout_is_for_training_only():
     np.testing.assert_array_equal(first.weights, again.weights)
 
 
-def reversals(N, rng):
-    """Digits 3 .. 12 and the same backwards: source, lengths, target with bos and eos."""
-    lengths = rng.integers(1, 6, N)
-    source = rng.integers(3, 13, (N, 5)) * (np.arange(5) < lengths[:, None])
-    target = np.zeros((N, 7), int)
-    target[:, 0] = 1
-    for n, length in enumerate(lengths):
-        target[n, 1 : length + 1] = source[n, :length][::-1]
-        target[n, length + 1] = 2
-    return source, lengths, target
-
-
 @pytest.mark.parametrize("smoothing", [0, 0.2])
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_learning_is_forward_loss_backward_up_to_the_ends(attention, smoothing):
@@ -180,24 +168,6 @@ def test_learning_from_its_own_tokens():
     mask = np.array([[1, 1, 1], [1, 1, 0], [1, 1, 1]], bool)
     value = model.learn(source, lengths, target, teacher_forcing=0.0)
     assert value == pytest.approx(nn.CrossEntropyLoss()(free, target[:, 1:], mask), abs=1e-12)
-
-
-@pytest.mark.parametrize("attention", ["luong", "bahdanau"])
-def test_it_learns_to_reverse_digits(attention):
-    rng = np.random.default_rng(0)
-    model = Seq2Seq(13, 13, 16, 48, attention=attention, cell="gru", bidirectional=True, rng=0)
-    optimiser, steps = nn.Adam(model), 200
-    for step in range(steps):
-        optimiser.lr = 0.015 * (1 - step / steps)
-        optimiser.zero_grad()
-        model.learn(*reversals(64, rng))
-        nn.clip_grad_norm_(model, 1.0)
-        optimiser.step()
-    source, lengths, target = reversals(300, np.random.default_rng(1))
-    for beam in (1, 3):
-        found = model.decode(source, lengths, 6, beam)
-        right = (found.tokens == target[:, 1 : 1 + found.tokens.shape[1]]).all(axis=1)
-        assert right.mean() >= 0.95
 
 
 def test_bad_arguments():
