@@ -318,8 +318,10 @@ static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t st
 
 static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *w, ptrdiff_t column,
                               ptrdiff_t step, ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, REAL *scratch) {
-    if (M == 1 && column == 1 && !add && K && N % VL == 0) {
-        FR(multiply_row)(c, a, w, step, K, N);
+    if (M == 1 && column == 1 && K && N % VL == 0 && (!add || N <= 64 * K)) {
+        REAL *to = add ? scratch : c; /* the sum is whole before it is added to what is there (A) */
+        FR(multiply_row)(to, a, w, step, K, N);
+        for (ptrdiff_t j = 0; add && j < N; j++) c[j] += to[j];
         return;
     }
     for (ptrdiff_t first = 0; first < N; first += 4 * VL) {

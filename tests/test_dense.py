@@ -7,7 +7,16 @@ import pytest
 import fastrnn
 from fastrnn import _dense, functional
 
-SHAPES = [(1, 1, 5, 3), (1, 4, 9, 70), (1, 3, 40, 340), (7, 1, 3, 40), (5, 3, 16, 33), (300, 2, 4, 17), (3, 70, 40, 96)]
+SHAPES = [
+    (1, 1, 5, 3),
+    (1, 1, 8, 48),
+    (1, 4, 9, 70),
+    (1, 3, 40, 340),
+    (7, 1, 3, 40),
+    (5, 3, 16, 33),
+    (300, 2, 4, 17),
+    (3, 70, 40, 96),
+]
 
 
 def by_the_long_way(monkeypatch, function, *arguments, **options):
@@ -34,6 +43,27 @@ def test_same_bits_as_the_long_way(monkeypatch, native, variant, dtype, threads,
         helpers.assert_same_bits(outputs, expected)
         helpers.assert_same_bits(helpers.backward(problem, cache), helpers.backward(problem, other))
         helpers.assert_same_bits(helpers.forward(problem, save=False)[0], expected)
+
+
+@pytest.mark.parametrize("T", [1, 3])
+def test_a_sequence_alone_has_the_bits_it_has_in_a_batch(native, variant, dtype, T):
+    problem = helpers.make(variant, T, 3, 16, 64, dtype)
+    of_batch = ("x", "h0", "c0")
+    alone = problem.with_arrays(
+        **{k: a[:, 1:2] if k == "x" else a[1:2] if k in of_batch else a for k, a in problem.arrays.items()}
+    )
+    ends = {name: d[1:2] for name, d in problem.dstates.items()}
+    with native.active():
+        whole = helpers.run(problem)
+        outputs, cache = helpers.forward(alone)
+        grads = getattr(functional, f"{variant.cell}_backward")(cache, problem.dy[:, 1:2], **ends)
+    for name in ("y", "h_n", "c_n"):
+        if name in outputs:
+            assert np.array_equal(outputs[name], whole[name][:, 1:2] if name == "y" else whole[name][1:2]), name
+    for name in of_batch:
+        if f"d{name}" in whole:
+            wanted = whole[f"d{name}"]
+            assert np.array_equal(getattr(grads, name), wanted[:, 1:2] if name == "x" else wanted[1:2]), name
 
 
 @pytest.mark.parametrize("absent", [("b_ih",), ("b_hh",), ("b_ih", "b_hh"), ("h0",), ("c0",), ("h0", "c0")], ids=str)
