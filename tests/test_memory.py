@@ -30,6 +30,15 @@ def test_large_arrays_begin_at_a_cache_line(nbytes):
     assert [int(a.min()) for a in held] == [int(a.max()) for a in held] == list(range(5))
 
 
+def test_the_smallest_blocks_have_a_class():
+    """Of 1 to 4 bytes they had none, and giving them back wrote in front of the pool."""
+    workspace = fastrnn.Workspace()
+    for nbytes in (1, 2, 3, 4, 5, 63, 64):
+        for _ in range(3):  # taken, given back, taken again
+            assert memory.Block(nbytes, workspace) is not None
+        assert workspace.nbytes == 64
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 @pytest.mark.parametrize("variant", helpers.VARIANTS, ids=str)
 @pytest.mark.parametrize("engine", ["blas", "native"])

@@ -148,7 +148,8 @@ cdef class Block:
 
     def __cinit__(self, Py_ssize_t nbytes, Pool pool):
         self.nbytes, self.pool = nbytes, pool
-        self.size = round_up(nbytes, &self.size_class)
+        # Below 5 bytes there would be no class; a line of the cache is the least.
+        self.size = round_up(max(nbytes, ALIGNMENT), &self.size_class)
         self.raw = pool.take(self.size_class, self.size)
         cdef size_t boundary = ALIGNMENT if self.size < 2 * HUGE else HUGE
         if self.raw == NULL:
