@@ -88,10 +88,28 @@ def test_shape_and_dtype(shape, dtype):
 
 
 def test_a_freed_block_is_used_again():
-    a = memory.empty((300, 1000), FLOAT64)
-    first = address(a)
-    del a
-    assert address(memory.empty((300, 1000), FLOAT64)) == first
+    with memory.working_in(fastrnn.Workspace()):  # empty, whatever the tests before this one left in the process's
+        a = memory.empty((300, 1000), FLOAT64)
+        first = address(a)
+        del a
+        assert address(memory.empty((300, 1000), FLOAT64)) == first
+
+
+def test_sizes_that_nobody_asks_for_make_room():
+    """What came first filled the pool, and nothing of another size was ever kept."""
+    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
+    del held
+    full = memory.kept_memory()
+    size = 7 * 2**20  # an eighth and more of what is kept
+    assert full > memory.KEEP_BYTES - 2 * size
+    blocks = []
+    for _ in range(600):
+        blocks = [memory.empty((size,), np.dtype(np.uint8)) for _ in range(5)]
+        addresses = {address(a) for a in blocks}
+        del blocks[:]
+    blocks = [memory.empty((size,), np.dtype(np.uint8)) for _ in range(5)]
+    assert {address(a) for a in blocks} == addresses
+    assert 0 < memory.kept_memory() <= memory.KEEP_BYTES - 5 * size
 
 
 def test_a_block_lives_as_long_as_any_view_of_it():

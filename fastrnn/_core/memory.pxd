@@ -11,9 +11,11 @@ cdef class Pool:
     cdef size_t keep_bytes, kept_bytes
     cdef void* kept[CLASSES][PER_CLASS]
     cdef int kept_count[CLASSES]
+    cdef unsigned long long takes, last_take[CLASSES]
     cdef cython.pymutex lock
 
     cdef void give_back(self) noexcept nogil
+    cdef void make_room(self, size_t size) noexcept nogil
     cdef void* take(self, int size_class, size_t size)
     cdef bint keep(self, void* raw, int size_class, size_t size)
 

@@ -3,7 +3,7 @@
 A fresh large allocation costs a page fault for every 4 KB at its first touch, 0.5 to 1 us each: at T=30, B=32, I=10,
 H=50 that was 230 faults and a third of the time of an LSTM training step. So blocks of 64 KB and more, once the arrays
 in them are gone, are kept for the next call, up to `KEEP_BYTES` in all; the oldest habit of allocators, done here
-because the C library gives such blocks back to the system at once. A `Workspace` keeps them for its owner alone, and
+because the C library gives such blocks back to the system at once. Sizes that are not asked for any more make room. A `Workspace` keeps them for its owner alone, and
 all of them. Blocks begin at 64-byte boundaries; large ones ask for huge pages, where the system has them.
 """
 cimport cython
@@ -33,6 +33,7 @@ cdef extern from *:
 cdef enum:
     ALIGNMENT = 64
     HUGE = 2 * 1024 * 1024
+    FORGOTTEN = 256  # a training step takes some ten blocks a layer
 
 SMALLEST = 64 * 1024        # below this, malloc itself keeps and reuses
 KEEP_BYTES = 64 * 1024 * 1024
@@ -60,15 +61,30 @@ cdef class Pool:
         """A kept block, or NULL."""
         cdef void* raw = NULL
         with self.lock:
+            self.takes += 1
+            self.last_take[size_class] = self.takes
             if self.kept_count[size_class]:
                 self.kept_count[size_class] -= 1
                 raw = self.kept[size_class][self.kept_count[size_class]]
                 self.kept_bytes -= size
         return raw
 
+    cdef void make_room(self, size_t size) noexcept nogil:
+        """Give back blocks of sizes that the last `FORGOTTEN` takes did not ask for, until `size` bytes fit."""
+        cdef int size_class
+        for size_class in range(CLASSES):
+            while self.kept_bytes + size > self.keep_bytes and self.kept_count[size_class] and (
+                self.takes - self.last_take[size_class] > FORGOTTEN
+            ):
+                self.kept_count[size_class] -= 1
+                free(self.kept[size_class][self.kept_count[size_class]])
+                self.kept_bytes -= size_of(size_class)
+
     cdef bint keep(self, void* raw, int size_class, size_t size):
         """Whether there was room for it."""
         with self.lock:
+            if self.kept_bytes + size > self.keep_bytes:
+                self.make_room(size)
             if self.kept_count[size_class] == PER_CLASS or self.kept_bytes + size > self.keep_bytes:
                 return False
             self.kept[size_class][self.kept_count[size_class]] = raw
@@ -133,13 +149,17 @@ cdef class working_in:
 
 
 cdef size_t round_up(size_t nbytes, int* size_class) noexcept nogil:
-    """The block size that `nbytes` gets, of the form (4..7) * 2^k, and its class."""
+    """The block size that `nbytes` gets, of the form (5..8) * 2^k, and its class."""
     cdef int k = 0
     while (nbytes - 1) >> (k + 3):
         k += 1
     cdef size_t quarter = (nbytes + (<size_t>1 << k) - 1) >> k  # 4 < quarter <= 8
-    size_class[0] = 4 * k + <int>(quarter - 4)
+    size_class[0] = 4 * k + <int>(quarter - 5)
     return quarter << k
+
+
+cdef size_t size_of(int size_class) noexcept nogil:
+    return <size_t>(5 + size_class % 4) << size_class // 4
 
 
 @cython.final
