@@ -169,6 +169,15 @@ def test_bad_series(settings, series, message):
         forecaster(**settings).fit(series)
 
 
+def test_a_fit_that_fails_changes_nothing(pair):
+    series, fitted, _ = pair
+    fitted, before = clone(fitted).fit(series), fitted.predict(3)
+    with pytest.raises(ValueError, match=r"^series: 5 steps"):
+        fitted.fit(series[:5, 0])
+    np.testing.assert_array_equal(fitted.predict(3), before)
+    assert fitted.n_features_in_ == 2
+
+
 def test_bad_arguments(pair):
     series, fitted, _ = pair
     for arguments, message in (

@@ -225,9 +225,9 @@ def test_early_stopping_keeps_the_best_epoch(capsys):
     best = classifier(validation_fraction=0.2, **settings | {"max_iter": fitted.history_.best_epoch}).fit(X, y)
     np.testing.assert_array_equal(best.predict_proba(X), fitted.predict_proba(X))
     unlucky = classifier(**settings)
-    with pytest.raises(ValueError, match="least populated class"):  # each class is held out in proportion
+    with pytest.raises(ValueError, match=r"least populated class.*only one"):  # each is held out in proportion
         unlucky.fit(X, ["only one", *["many"] * 39])
-    assert unlucky.partial_fit(X, ["many"] * 40).n_iter_ == 1
+    assert unlucky.partial_fit(X, ["many"] * 40, ["many"]).n_iter_ == 1
 
 
 def test_partial_fit_is_an_epoch_after_the_other():
@@ -275,6 +275,28 @@ def test_warm_start():
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def test_a_fit_that_fails_changes_nothing():
+    X, y = ragged(30)
+    labels = np.where(y > 0, "b", "a")
+    estimator = classifier(early_stopping=True)
+    with pytest.raises(ValueError, match="least populated class"):
+        estimator.fit(X, ["only one", *labels[1:]])
+    with pytest.raises(NotFittedError):
+        estimator.predict(X)
+    estimator.fit(X, labels)
+    before = estimator.predict_proba(X)
+    for samples, targets, message in (
+        (X, ["only one", *labels[1:]], "least populated class"),
+        (np.ones((30, 4)), labels[:3], "inconsistent numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            estimator.fit(samples, targets)
+        np.testing.assert_array_equal(estimator.predict_proba(X), before)
+        assert list(estimator.classes_) == ["a", "b"]
+        assert estimator.n_features_in_ == 2
+
 
 X, Y = np.ones((4, 3)), np.array([0.0, 1.0, 0.0, 1.0])
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastrnn import _check
 from fastrnn.data import windows
 from fastrnn.interop._sklearn_input import FLOATS
-from fastrnn.interop._sklearn_network import Network, WeightedSquares
+from fastrnn.interop._sklearn_network import Network, WeightedSquares, all_or_nothing
 
 
 class RNNForecaster(Network):
@@ -100,6 +100,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         )
         self.window = window
 
+    @all_or_nothing
     def fit(self, series: ArrayLike, y: None = None) -> RNNForecaster:
         """
         Train on a series.
@@ -144,6 +145,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         self._end = scaled[-window:]
         return self
 
+    @all_or_nothing
     def partial_fit(self, series: ArrayLike, y: None = None) -> RNNForecaster:
         """
         Train for one epoch on the steps that follow those before, which then count as known.

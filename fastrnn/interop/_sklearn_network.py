@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
 from numbers import Real
 from typing import Any
 
@@ -49,6 +51,22 @@ class WeightedSquares(WeightedCrossEntropy):
         """The weighted sum over N*K, and its gradient."""
         error, weight = outputs - y[:, :-1], y[:, -1:] / outputs.size
         return float((weight * error**2).sum()), (2 * weight * error).astype(outputs.dtype, copy=False)
+
+
+def all_or_nothing(method: Callable) -> Callable:
+    """A method that leaves its estimator as it was where it finds bad input, be it late."""
+
+    @wraps(method)
+    def whole(self: Network, *args: Any, **options: Any) -> Any:
+        before = dict(vars(self))
+        try:
+            return method(self, *args, **options)
+        except (TypeError, ValueError):
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    return whole
 
 
 class Network(BaseEstimator):

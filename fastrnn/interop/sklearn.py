@@ -36,7 +36,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from fastrnn.interop._sklearn_forecaster import RNNForecaster
 from fastrnn.interop._sklearn_input import read_samples, read_weights, rows
-from fastrnn.interop._sklearn_network import Network, WeightedCrossEntropy, WeightedSquares
+from fastrnn.interop._sklearn_network import Network, WeightedCrossEntropy, WeightedSquares, all_or_nothing
 
 __all__ = ["RNNClassifier", "RNNForecaster", "RNNRegressor"]
 
@@ -44,6 +44,7 @@ __all__ = ["RNNClassifier", "RNNForecaster", "RNNRegressor"]
 class _SequenceEstimator(Network):
     """From sequences to one vector each."""
 
+    @all_or_nothing
     def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """
         Train on sequences.
@@ -79,7 +80,7 @@ class _SequenceEstimator(Network):
                 np.arange(len(target)),
                 test_size=self.validation_fraction,
                 random_state=int(self._rng.integers(2**31)),
-                stratify=target[:, 0] if isinstance(self, ClassifierMixin) else None,
+                stratify=self.classes_[target[:, 0].astype(int)] if isinstance(self, ClassifierMixin) else None,
             )
             validation = rows(x, held_out), target[held_out]
             x, target = rows(x, kept), target[kept]
@@ -87,6 +88,7 @@ class _SequenceEstimator(Network):
         self.n_iter_ = len(self.history_.epochs)
         return self
 
+    @all_or_nothing
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: np.ndarray | None = None) -> Any:
         """One epoch."""
         self._check_parameters()
