@@ -148,6 +148,20 @@ def test_forms_of_a_series():
     assert forecaster(early_stopping=False).fit(np.full(7, 5.0)).predict(2) == pytest.approx([5, 5], abs=1)
 
 
+def test_scales_of_what_never_changes_and_of_single_precision():
+    series = np.full(60, 0.1)  # whose computed deviation is not 0
+    series[-5:] = 0.2  # held out
+    fitted = forecaster().fit(series)
+    assert fitted.scale_ == 1
+    assert fitted.history_.epochs[-1]["val_loss"] < 10
+    long = np.random.default_rng(0).normal(1000, 1, (100_000, 2)).astype(np.float32)
+    fitted = forecaster()
+    fitted._set_scale(long)
+    np.testing.assert_allclose(fitted.mean_, long.mean(axis=0, dtype=np.float64), rtol=1e-7)
+    np.testing.assert_allclose(fitted.scale_, long.std(axis=0, dtype=np.float64), rtol=1e-6)
+    assert fitted.mean_.dtype == fitted.scale_.dtype == np.float32
+
+
 SERIES = waves(40)
 
 

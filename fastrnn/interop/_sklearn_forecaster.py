@@ -268,8 +268,9 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         return y[:, 0] if self._one else y
 
     def _set_scale(self, series: np.ndarray) -> None:
-        self.mean_, self.scale_ = series.mean(axis=0), series.std(axis=0)
-        self.scale_[self.scale_ == 0] = 1
+        mean, scale = series.mean(axis=0, dtype=np.float64), series.std(axis=0, dtype=np.float64)
+        scale[(np.ptp(series, axis=0) == 0) | (scale == 0)] = 1  # the std of what never changes is a rounding error
+        self.mean_, self.scale_ = mean.astype(series.dtype), scale.astype(series.dtype)
 
     def _scaled(self, series: np.ndarray) -> np.ndarray:
         return ((series - self.mean_) / self.scale_).astype(self.mean_.dtype, copy=False)
