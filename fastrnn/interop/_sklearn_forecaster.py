@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -18,6 +19,7 @@ from fastrnn.interop._sklearn_input import FLOATS
 from fastrnn.interop._sklearn_network import Network, WeightedSquares, all_or_nothing
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class RNNForecaster(Network):
     """
     A recurrent network that continues a series, of one feature or of several.
@@ -57,48 +59,9 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
 
     _loss = WeightedSquares()
 
-    def __init__(
-        self,
-        *,
-        window: int = 24,
-        cell: str = "gru",
-        hidden_size: int = 32,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        pooling: str = "last",
-        learning_rate_init: float = 0.005,
-        max_iter: int = 100,
-        batch_size: int = 32,
-        weight_decay: float = 0.0,
-        max_norm: float | None = 1.0,
-        early_stopping: bool = True,
-        validation_fraction: float = 0.2,
-        n_iter_no_change: int = 10,
-        warm_start: bool = False,
-        verbose: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        super().__init__(
-            cell=cell,
-            hidden_size=hidden_size,
-            num_layers=num_layers,
-            bidirectional=bidirectional,
-            dropout=dropout,
-            pooling=pooling,
-            learning_rate_init=learning_rate_init,
-            max_iter=max_iter,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-            max_norm=max_norm,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            n_iter_no_change=n_iter_no_change,
-            warm_start=warm_start,
-            verbose=verbose,
-            random_state=random_state,
-        )
-        self.window = window
+    window: int = 24
+    early_stopping: bool = True
+    validation_fraction: float = 0.2
 
     @all_or_nothing
     def fit(self, series: ArrayLike, y: None = None) -> RNNForecaster:

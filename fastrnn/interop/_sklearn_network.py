@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from numbers import Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import log_softmax
@@ -69,49 +70,29 @@ def all_or_nothing(method: Callable) -> Callable:
     return whole
 
 
+@dataclass(kw_only=True, eq=False, repr=False)  # makes the constructor, as scikit-learn wants it: it only assigns
 class Network(BaseEstimator):
     """A recurrent layer, what makes one vector of its outputs, dropout, a linear layer; `RNNClassifier` says more."""
 
-    _loss: Any
+    _loss: ClassVar[Any]
 
-    def __init__(
-        self,
-        *,
-        cell: str = "gru",
-        hidden_size: int = 32,
-        num_layers: int = 1,
-        bidirectional: bool = False,
-        dropout: float = 0.0,
-        pooling: str = "last",
-        learning_rate_init: float = 0.005,
-        max_iter: int = 100,
-        batch_size: int = 32,
-        weight_decay: float = 0.0,
-        max_norm: float | None = 1.0,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        warm_start: bool = False,
-        verbose: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> None:
-        self.cell = cell
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bidirectional = bidirectional
-        self.dropout = dropout
-        self.pooling = pooling
-        self.learning_rate_init = learning_rate_init
-        self.max_iter = max_iter
-        self.batch_size = batch_size
-        self.weight_decay = weight_decay
-        self.max_norm = max_norm
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.random_state = random_state
+    cell: str = "gru"
+    hidden_size: int = 32
+    num_layers: int = 1
+    bidirectional: bool = False
+    dropout: float = 0.0
+    pooling: str = "last"
+    learning_rate_init: float = 0.005
+    max_iter: int = 100
+    batch_size: int = 32
+    weight_decay: float = 0.0
+    max_norm: float | None = 1.0
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    n_iter_no_change: int = 10
+    warm_start: bool = False
+    verbose: bool = False
+    random_state: int | np.random.RandomState | None = None
 
     def _check_parameters(self) -> None:
         """Raise for what is out of range, before anything is touched."""
