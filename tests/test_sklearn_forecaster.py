@@ -133,6 +133,17 @@ def test_warm_start():
     assert fitted.history_.epochs[0]["loss"] < loss
 
 
+def test_a_window_stays_as_it_is():
+    series = waves(60, 2)
+    fitted = forecaster(warm_start=True).fit(series)
+    before = fitted.predict(2, coverage=0.5)
+    fitted.set_params(window=3)
+    np.testing.assert_array_equal(fitted.predict(2, coverage=0.5), before)
+    for go_on in (fitted.fit, fitted.partial_fit):
+        with pytest.raises(ValueError, match=r"^window: 3, expected 6, for the network"):
+            go_on(series)
+
+
 def test_forms_of_a_series():
     pandas = pytest.importorskip("pandas")
     series = waves(40, 1)

@@ -274,6 +274,23 @@ def test_warm_start():
     assert fitted.set_params(warm_start=False).fit(X, y).model_ is not model
 
 
+def test_changed_parameters_are_heeded_or_refused():
+    X, y = ragged(30)
+    for name, value in (("learning_rate_init", 0.5), ("weight_decay", 0.9), ("max_norm", 1e-3), ("batch_size", 7)):
+        changed, same = (regressor().partial_fit(X, y) for _ in range(2))
+        changed.set_params(**{name: value}).partial_fit(X, y)
+        assert not np.array_equal(changed.predict(X), same.partial_fit(X, y).predict(X)), name
+    fitted = regressor(warm_start=True).fit(X, y)
+    for name, value in (("hidden_size", 9), ("cell", "lstm"), ("pooling", "mean"), ("dropout", 0.5)):
+        before = getattr(fitted, name)
+        fitted.set_params(**{name: value})
+        for go_on in (fitted.fit, fitted.partial_fit):
+            with pytest.raises(ValueError, match=rf"^{name}: {value!r}, expected {before!r}, for"):
+                go_on(X, y)
+        assert fitted.set_params(warm_start=False).fit(X, y).layer_.hidden_size == fitted.hidden_size
+        fitted.set_params(warm_start=True)
+
+
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 

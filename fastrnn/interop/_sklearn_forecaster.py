@@ -58,6 +58,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
     """
 
     _loss = WeightedSquares()
+    _shape = (*Network._shape, "window")
 
     window: int = 24
     early_stopping: bool = True
@@ -84,9 +85,9 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         ValueError, TypeError
             For parameters out of range, and for a series that is too short, not finite, or not as above.
         """
-        self._check_parameters()
-        window = _check.positive_int("window", self.window)
         first = not (self.warm_start and hasattr(self, "model_"))
+        self._check_parameters(first)
+        window = _check.positive_int("window", self.window)
         series = self._read(series, first)
         count = len(series) - window  # of the samples, the last of which are held out
         held_out = round(self.validation_fraction * count) if self.early_stopping else 0
@@ -130,9 +131,9 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
         ValueError, TypeError
             As of `fit`.
         """
-        self._check_parameters()
-        window = _check.positive_int("window", self.window)
         first = not hasattr(self, "model_")
+        self._check_parameters(first)
+        window = _check.positive_int("window", self.window)
         series = self._read(series, first)
         if first:
             if len(series) <= window:
@@ -141,9 +142,7 @@ weight_decay, max_norm, n_iter_no_change, warm_start, verbose, random_state
             self._begin(series.shape[1], series.shape[1], series.dtype)
             self._held_out, self._end = None, self._scaled(series[:0])
         known = np.concatenate([self._end, self._scaled(series)])
-        (record,) = self._train(*_samples(known, window), 1).epochs
-        self.n_iter_ = len(self.history_.epochs) + 1
-        self.history_.epochs.append(record | {"epoch": self.n_iter_})
+        self._train_once(*_samples(known, window))
         self._end = known[-window:]
         return self
 

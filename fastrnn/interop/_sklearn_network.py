@@ -75,6 +75,7 @@ class Network(BaseEstimator):
     """A recurrent layer, what makes one vector of its outputs, dropout, a linear layer; `RNNClassifier` says more."""
 
     _loss: ClassVar[Any]
+    _shape: ClassVar[tuple[str, ...]] = ("cell", "hidden_size", "num_layers", "bidirectional", "dropout", "pooling")
 
     cell: str = "gru"
     hidden_size: int = 32
@@ -94,8 +95,8 @@ class Network(BaseEstimator):
     verbose: bool = False
     random_state: int | np.random.RandomState | None = None
 
-    def _check_parameters(self) -> None:
-        """Raise for what is out of range, before anything is touched."""
+    def _check_parameters(self, first: bool) -> None:
+        """Raise for what is out of range and, where there is a network to go on from, what it was not made with."""
         _check.choice("cell", self.cell, tuple(CELLS))
         _check.choice("pooling", self.pooling, POOLINGS)
         for name in ("hidden_size", "num_layers", "max_iter", "batch_size", "n_iter_no_change"):
@@ -105,6 +106,9 @@ class Network(BaseEstimator):
             number = value if isinstance(value, Real) else np.nan  # which is in no range
             if not fits(number) and not (name == "max_norm" and value is None):
                 raise ValueError(f"{name}: {value!r}, expected {expected}")
+        for name, made in () if first else self._made_with.items():
+            if (value := getattr(self, name)) != made:
+                raise ValueError(f"{name}: {value!r}, expected {made!r}, for the network to go on from has that")
 
     def _begin(self, inputs: int, outputs: int, dtype: np.dtype) -> None:
         """Make a new network, its optimiser and history, and the source of all chance."""
@@ -130,14 +134,16 @@ class Network(BaseEstimator):
         self.model_ = nn.Sequential(*reading, nn.Dropout(self.dropout, rng=rng), head)
         self.layer_ = layer
         self.history_ = nn.History()
+        self._made_with = {name: getattr(self, name) for name in self._shape}
         self._new_optimiser()
 
     def _new_optimiser(self) -> None:
         """Forget how the parameters have moved so far."""
-        self._optimiser = nn.AdamW(self.model_, self.learning_rate_init, weight_decay=self.weight_decay)
+        self._optimiser = nn.AdamW(self.model_)
 
     def _train(self, x: Any, y: np.ndarray, epochs: int, validation: tuple | None = None) -> nn.History:
         """Train for so many epochs; `y` has the weights of the samples in its last column."""
+        self._optimiser.lr, self._optimiser.weight_decay = float(self.learning_rate_init), float(self.weight_decay)
         return nn.fit(
             self.model_,
             x,
@@ -153,6 +159,12 @@ class Network(BaseEstimator):
             progress=bool(self.verbose),
             rng=self._rng,
         )
+
+    def _train_once(self, x: Any, y: np.ndarray) -> None:
+        """Train for an epoch more, which the history goes on with."""
+        (record,) = self._train(x, y, 1).epochs
+        self.n_iter_ = len(self.history_.epochs) + 1
+        self.history_.epochs.append(record | {"epoch": self.n_iter_})
 
     def _cast(self, x: Any) -> Any:
         """Samples in the network's dtype."""

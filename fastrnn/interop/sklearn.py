@@ -69,8 +69,8 @@ class _SequenceEstimator(Network):
             For parameters out of range, and for `X`, `y`, `sample_weight` that are not as above, not finite, or do not
             fit one another.
         """
-        self._check_parameters()
         first = not (self.warm_start and hasattr(self, "model_"))
+        self._check_parameters(first)
         x, target = self._read(X, y, sample_weight, first)
         if not first:
             self._new_optimiser()
@@ -91,12 +91,9 @@ class _SequenceEstimator(Network):
     @all_or_nothing
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any, classes: np.ndarray | None = None) -> Any:
         """One epoch."""
-        self._check_parameters()
         first = not hasattr(self, "model_")
-        x, target = self._read(X, y, sample_weight, first, classes)
-        (record,) = self._train(x, target, 1).epochs
-        self.n_iter_ = len(self.history_.epochs) + 1
-        self.history_.epochs.append(record | {"epoch": self.n_iter_})
+        self._check_parameters(first)
+        self._train_once(*self._read(X, y, sample_weight, first, classes))
         return self
 
     def _read(
@@ -170,7 +167,7 @@ class RNNClassifier(ClassifierMixin, _SequenceEstimator):
     n_iter_no_change : int
         See `early_stopping`.
     warm_start : bool
-        Whether another `fit` goes on from the parameters that are there.
+        Whether another `fit` goes on from the network that is there, which must be as the parameters describe it.
     verbose : bool
         Whether to print a line for each epoch.
     random_state : int, numpy.random.RandomState or None
