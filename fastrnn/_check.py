@@ -264,8 +264,8 @@ def positive_int(name: str, value: Any) -> int:
     """`value` as an int of at least 1."""
     try:
         number = value.__index__()
-    except AttributeError:
-        raise TypeError(f"{name}: {value!r}, expected a whole number from 1") from None
+    except (AttributeError, TypeError):  # the second is that of arrays
+        raise TypeError(f"{name}: {value!r:.80}, expected a whole number from 1") from None
     if isinstance(value, bool) or number < 1:
         raise ValueError(f"{name}: {value!r}, expected a whole number from 1")
     return number

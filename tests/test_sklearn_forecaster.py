@@ -215,6 +215,8 @@ def test_bad_arguments(pair):
     ):
         with pytest.raises(ValueError, match=message):
             fitted.predict(**arguments)
+    with pytest.raises(TypeError, match=r"(?s)^horizon: array.*, expected a whole number"):
+        fitted.predict(series)
     with pytest.raises(ValueError, match=r"^series: 1 features"):
         fitted.score(series[:, 0])
     with pytest.raises(ValueError, match=r"^series: 6 steps, expected more than window = 6 at first"):
