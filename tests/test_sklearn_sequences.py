@@ -10,6 +10,7 @@ pytest.importorskip("sklearn", reason="scikit-learn, which the extra sklearn ins
 from nn_helpers import numeric_gradient
 from scipy.sparse import csr_array
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
 
 from fastrnn.interop._sklearn_network import WeightedCrossEntropy, WeightedSquares
 from fastrnn.interop.sklearn import RNNClassifier, RNNRegressor
@@ -136,6 +137,16 @@ def test_forms_of_the_same_samples():
                 assert fitted.predict(others).shape == (12,)
     fitted = regressor().fit(steps, y)
     np.testing.assert_array_equal(fitted.predict(table), fitted.predict(steps))
+
+
+def test_a_column_of_sequences():
+    pandas = pytest.importorskip("pandas")
+    X, y = ragged(20)
+    frame = pandas.DataFrame({"x": X, "y": y}, index=np.arange(5, 25))
+    fitted = regressor().fit(frame["x"], frame["y"])
+    np.testing.assert_array_equal(fitted.predict(frame["x"][3:]), regressor().fit(X, y).predict(X)[3:])
+    scores = cross_val_score(regressor(), frame["x"], frame["y"], cv=2)
+    np.testing.assert_array_equal(scores, cross_val_score(regressor(), X, y, cv=2))
 
 
 def test_tables_remember_their_columns_until_sequences_come():

@@ -44,9 +44,9 @@ def read_samples(estimator: Any, X: Any, reset: bool) -> np.ndarray | list[np.nd
 
 
 def is_sequences(X: Any) -> bool:
-    """Whether `X` is sequences of any lengths: arrays in a list, or lists that are no rows of one table."""
-    if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and len(X) > 0 and np.ndim(X[0]) > 0
+    """Whether `X` is sequences of any lengths: arrays in a list or in a column, lists that are no rows of one table."""
+    if hasattr(X, "dtype"):
+        return X.dtype == object and X.ndim == 1 and len(X) > 0 and np.ndim(next(iter(X))) > 0
     if not isinstance(X, list | tuple) or not len(X):
         return False
     return all(getattr(x, "ndim", 0) for x in X) or len({len(x) if hasattr(x, "__len__") else None for x in X}) > 1

@@ -51,7 +51,7 @@ class _SequenceEstimator(Network):
 
         Parameters
         ----------
-        X : array (n, T), array (n, T, I), or list of n arrays (T_i, I)
+        X : array (n, T), array (n, T, I), or list (or pandas.Series) of n arrays (T_i, I)
             The sequences; a row of a table (n, T), or an array (T_i,) in a list, is one of one feature. Computed with
             is float32 where that is what `X` is, else float64.
         y : array (n,); of a regressor also (n, K)
