@@ -34,6 +34,18 @@ def test_unknown_characters_and_empty_texts():
     with pytest.raises(ValueError, match=r"^text: empty"):
         CharVocabulary("")
     assert len(vocabulary.encode("")) == 0
+    assert vocabulary.decode([]) == ""
+    for numbers in ([0, -1], [4]):
+        with pytest.raises(ValueError, match=r"^numbers: values from .*, expected 0 to 3"):
+            vocabulary.decode(numbers)
+
+
+def test_sizes_of_batches_are_whole_numbers():
+    for sizes, name in (((2.5, 3), "batch_size"), ((2, 3.0), "steps")):
+        with pytest.raises(TypeError, match=rf"^{name}: "):
+            text_batches(np.arange(20), *sizes)
+    with pytest.raises(ValueError, match=r"^steps: 0"):
+        text_batches(np.arange(20), 2, 0)
 
 
 @given(st.integers(1, 60), st.integers(1, 7), st.integers(1, 9))
@@ -172,7 +184,7 @@ def test_words():
     np.testing.assert_array_equal(padded, [[2, vocabulary.padding], [2, 4]])
     with pytest.raises(ValueError, match=r"^texts: 7 words, expected one that is there at least 9"):
         WordVocabulary([*texts[:1], "a b"], min_count=9)
-    with pytest.raises(ValueError, match=r"^numbers: from -1 to 3, expected 0 to 9"):
+    with pytest.raises(ValueError, match=r"^numbers: values from -1 to 3, expected 0 to 9"):
         vocabulary.decode([3, -1])
     with pytest.raises(ValueError, match=r"^max_size: 0"):
         WordVocabulary(texts, max_size=0)

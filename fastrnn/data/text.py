@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._check import positive_int
+from fastrnn._check import indices, positive_int
 
 
 def read_text(path: str | os.PathLike) -> str:
@@ -76,9 +76,16 @@ class CharVocabulary:
             raise ValueError(f"text: {strange!r} is not among the {len(self)} characters of the vocabulary")
         return numbers
 
-    def decode(self, numbers: np.ndarray) -> str:
-        """The text of numbers, the way back from `encode`."""
-        return "".join(map(chr, self.code_points[np.asarray(numbers, dtype=np.intp)]))
+    def decode(self, numbers: ArrayLike) -> str:
+        """
+        The text of numbers (T,), the way back from `encode`.
+
+        Raises
+        ------
+        ValueError
+            For numbers that no character has.
+        """
+        return "".join(map(chr, self.code_points[_known(numbers, len(self))]))
 
 
 def split_words(text: str) -> list[str]:
@@ -150,10 +157,12 @@ class WordVocabulary:
         ValueError
             For numbers that no word has.
         """
-        numbers = np.asarray(numbers, dtype=np.intp).ravel()
-        if numbers.size and not 0 <= numbers.min() <= numbers.max() < len(self):
-            raise ValueError(f"numbers: from {numbers.min()} to {numbers.max()}, expected 0 to {len(self) - 1}")
-        return " ".join(self.words[number] for number in numbers if number != self.padding)
+        return " ".join(self.words[number] for number in _known(numbers, len(self)) if number != self.padding)
+
+
+def _known(numbers: ArrayLike, count: int) -> np.ndarray:
+    """Numbers from 0 to below `count`, in one row."""
+    return indices("numbers", np.asarray(numbers, dtype=np.intp).ravel(), count)
 
 
 def _code_points(text: str) -> np.ndarray:
@@ -187,9 +196,7 @@ def text_batches(numbers: np.ndarray, batch_size: int, steps: int) -> Iterator[t
     ValueError
         If the text is too short for every piece to have an input and a target.
     """
-    for name, value in (("batch_size", batch_size), ("steps", steps)):
-        if value < 1:
-            raise ValueError(f"{name}: {value}, expected a whole number from 1")
+    batch_size, steps = positive_int("batch_size", batch_size), positive_int("steps", steps)
     numbers = np.asarray(numbers)
     length = (len(numbers) - 1) // batch_size
     if length < 1:
