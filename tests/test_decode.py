@@ -306,6 +306,7 @@ def test_bad_arguments():
     decoder, looking = make(), make(attention="luong")
     memory = np.zeros((1, S, E))
     series = Decoder(fastrnn.RNN(2, 3, rng=0), Linear(3, 2, rng=0))
+    rnn, head, words = fastrnn.RNN(4, 3), Linear(3, 5), Embedding(5, 4)
     for call, message in (
         (lambda: decoder.sample([V], 2), r"^start: values from 11"),
         (lambda: decoder.sample([[1]], 2), r"^start: shape \(1, 1\)"),
@@ -329,6 +330,12 @@ def test_bad_arguments():
         (lambda: Decoder(fastrnn.RNN(2, 3), Linear(3, 4)), r"^layer: input_size 2, expected 4"),
         (lambda: Decoder(fastrnn.RNN(4, 3), Linear(2, 4)), r"^head: in_features 2, expected 3"),
         (lambda: Decoder(fastrnn.RNN(4, 3, bidirectional=True), Linear(6, 4)), r"^layer: bidirectional"),
+        (lambda: Decoder(rnn, Linear(3, 6), Embedding(5, 4)), r"^embedding: 5 vectors, expected one for each of the 6"),
+        (lambda: Decoder(rnn, head, words, LuongAttention(2, 4)), r"^attention: hidden_size 2, expected 3"),
+        (lambda: Decoder(fastrnn.RNN(8, 3), head, words, BahdanauAttention(2, 4, 5)), r"^attention: hidden_size 2"),
+        (lambda: Decoder(rnn, Linear(3, 5, dtype=float), words), r"^head: dtype float64, expected float32"),
+        (lambda: Decoder(rnn, head, Embedding(5, 4, dtype=float)), r"^embedding: dtype float64, expected float32"),
+        (lambda: Decoder(rnn, head, words, LuongAttention(3, 4, dtype=float)), r"^attention: dtype float64"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             call()

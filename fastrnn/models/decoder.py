@@ -63,6 +63,8 @@ class Decoder:
     ------
     ValueError
         If sizes do not fit, or the layer is bidirectional.
+    TypeError
+        For parts of different dtypes.
     """
 
     def __init__(
@@ -72,17 +74,7 @@ class Decoder:
         embedding: Embedding | None = None,
         attention: LuongAttention | BahdanauAttention | None = None,
     ):
-        width = head.out_features if embedding is None else embedding.embedding_dim
-        if attention is not None and attention.kind == "additive":
-            width += attention.keys.in_features
-        if layer.bidirectional:
-            raise ValueError("layer: bidirectional, and the way back starts where a decoder has no end")
-        if layer.input_size != width:
-            raise ValueError(f"layer: input_size {layer.input_size}, expected {width}, what a step's input has")
-        if head.in_features != layer.output_size:
-            raise ValueError(f"head: in_features {head.in_features}, expected {layer.output_size}, the layer's output")
-        if embedding is None and attention is not None:
-            raise ValueError("attention: given without an embedding, expected both")
+        _check_parts(layer, head, embedding, attention)
         self.frozen = layer.freeze()
         self.head, self.embedding, self.attention = copy.deepcopy((head, embedding, attention))
         self.dtype, self.vocabulary = layer.dtype, head.out_features
@@ -140,8 +132,7 @@ class Decoder:
     def _tokens(self, name: str, value: ArrayLike) -> np.ndarray:
         if self.embedding is None:
             raise ValueError(f"{name}: the decoder has no embedding, expected a call of feed")
-        count = min(self.vocabulary, self.embedding.num_embeddings)
-        array = np.ascontiguousarray(_check.indices(name, value, count), dtype=np.intp)
+        array = np.ascontiguousarray(_check.indices(name, value, self.embedding.num_embeddings), dtype=np.intp)
         if array.ndim != 1:
             raise ValueError(f"{name}: shape {array.shape}, expected (B,)")
         return array
@@ -352,6 +343,32 @@ class Decoder:
 
     def _top_k(self, top_k: int | None) -> int:
         return self.vocabulary if top_k is None else min(_check.positive_int("top_k", top_k), self.vocabulary)
+
+
+def _check_parts(layer: Any, head: Linear, embedding: Embedding | None, attention: Any) -> None:
+    """That everything is as wide as its neighbours, of one dtype, and that each token has a vector."""
+    width = head.out_features if embedding is None else embedding.embedding_dim
+    if attention is not None and attention.kind == "additive":
+        width += attention.keys.in_features
+    if layer.bidirectional:
+        raise ValueError("layer: bidirectional, and the way back starts where a decoder has no end")
+    if layer.input_size != width:
+        raise ValueError(f"layer: input_size {layer.input_size}, expected {width}, what a step's input has")
+    if head.in_features != layer.output_size:
+        raise ValueError(f"head: in_features {head.in_features}, expected {layer.output_size}, the layer's output")
+    if embedding is None and attention is not None:
+        raise ValueError("attention: given without an embedding, expected both")
+    if embedding is not None and embedding.num_embeddings < head.out_features:
+        have, tokens = embedding.num_embeddings, head.out_features
+        raise ValueError(f"embedding: {have} vectors, expected one for each of the {tokens} tokens of the head")
+    if attention is not None:
+        size = attention.query.in_features if attention.kind == "additive" else attention.combine.out_features
+        if size != layer.output_size:
+            raise ValueError(f"attention: hidden_size {size}, expected {layer.output_size}, the layer's output")
+    for name, part in (("head", head), ("embedding", embedding), ("attention", attention)):
+        for parameter in () if part is None else part.parameters():
+            if parameter.value.dtype != layer.dtype:
+                raise TypeError(f"{name}: dtype {parameter.value.dtype}, expected {layer.dtype}, that of the layer")
 
 
 def _steps(value: Any) -> int:
