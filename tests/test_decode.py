@@ -255,6 +255,31 @@ def test_a_wide_beam_finds_what_trying_all_finds(attention):
             assert np.all(found.tokens[found.lengths[b, w] :, b, w] == 0)
 
 
+@pytest.mark.parametrize("engine", ["reference", "blas", "native"])
+def test_any_padding_stands_behind_the_ends(engine):
+    decoder = make("gru", "luong")
+    start, given = inputs(decoder, 4)
+    with fastrnn.config_context(engine=engine):
+        plain, other = (decoder.search(start, 30, 13, end=2, padding=padding, **given) for padding in (0, 10**12))
+    assert len(np.unique(plain.lengths)) > 2
+    np.testing.assert_array_equal(other.lengths, plain.lengths)
+    np.testing.assert_array_equal(other.scores, plain.scores)
+    behind = np.arange(len(plain.tokens))[:, None, None] >= plain.lengths
+    assert np.all(other.tokens[behind] == 10**12)
+    assert np.all(plain.tokens[behind] == 0)
+    np.testing.assert_array_equal(other.tokens[~behind], plain.tokens[~behind])
+
+
+@pytest.mark.parametrize(("steps", "places"), [(0, S), (5, 0)])
+def test_a_search_without_steps_or_memory(steps, places):
+    decoder = make("gru", "luong")
+    start, given = inputs(decoder, 2)
+    given["memory"], given["lengths"] = given["memory"][:, :places], None
+    found = decoder.search(start, steps, 3, end=2, weights=True, **given)
+    assert found.weights.shape == (len(found.tokens), 2, 3, places)
+    assert len(found.tokens) <= steps
+
+
 def test_a_beam_of_one_is_greedy():
     decoder = make("lstm", "luong")
     start, given = inputs(decoder, 4)
@@ -316,7 +341,17 @@ def test_bad_arguments():
         (lambda: decoder.sample([1], 2, temperature=np.nan), r"^temperature: nan"),
         (lambda: decoder.sample([1], 2, top_k=0), r"^top_k: 0"),
         (lambda: decoder.sample([1], 2, temperature=1.0, uniforms=np.zeros((2, 2))), r"^uniforms: shape \(2, 2\)"),
-        (lambda: decoder.sample([1], 2, forced=[[1], [V]]), r"^forced: "),
+        (lambda: decoder.sample([1], 2, temperature=1.0, uniforms=np.ones((2, 1))), r"^uniforms: from 1.0 to 1.0"),
+        (lambda: decoder.sample([1], 2, temperature=1.0, uniforms=np.full((2, 1), np.nan)), r"^uniforms: from nan"),
+        (lambda: decoder.sample([1], 2, forced=[[1], [V]]), r"^forced: values from 1 to 11, expected"),
+        (lambda: decoder.sample([1], 2, forced=[[1], [-2]]), r"^forced: values from -2"),
+        (lambda: decoder.sample([1], 2, forced=[[1.5], [-1]]), r"^forced: dtype float64"),
+        (lambda: decoder.sample([1], 2, forced=[[1]]), r"^forced: shape \(1, 1\)"),
+        (lambda: decoder.sample([1], 2, end=V), r"^end: values from 11"),
+        (lambda: decoder.sample([1], 2, end=-1), r"^end: values from -1"),
+        (lambda: decoder.search([1], 2, 2, end=None), r"^end: dtype object, expected integers"),
+        (lambda: decoder.search([1], 2, 2, end=V), r"^end: values from 11"),
+        (lambda: decoder.search([1], 2, 2, end=0, penalty=np.nan), r"^penalty: nan"),
         (lambda: decoder.sample([1], 2, state=np.zeros(3)), r"^state: "),
         (lambda: decoder.sample([1], 2, memory=memory), r"^memory: given"),
         (lambda: decoder.sample([1], 2, weights=True), r"^weights: asked for"),

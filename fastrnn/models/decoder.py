@@ -213,10 +213,16 @@ class Decoder:
             uniforms = np.random.default_rng(rng).random((steps, B))
         if uniforms is not None:
             uniforms = _check.shaped("uniforms", uniforms, np.dtype(float), "(steps, B)", (steps, B), "their own")
+            if not ((uniforms >= 0) & (uniforms < 1)).all():
+                raise ValueError(f"uniforms: from {uniforms.min()} to {uniforms.max()}, expected 0 to below 1")
         if forced is not None:
-            forced = np.ascontiguousarray(_check.as_array("forced", forced), dtype=np.intp)
-            if forced.shape != (steps, B) or (forced.size and forced.max() >= self.vocabulary):
-                raise ValueError(f"forced: shape {forced.shape}, expected {(steps, B)}, below {self.vocabulary}")
+            forced = _check.as_array("forced", forced)
+            if forced.shape != (steps, B):
+                raise ValueError(f"forced: shape {forced.shape}, expected (steps, B) = {(steps, B)}")
+            _check.indices("forced", forced[forced != -1], self.vocabulary)
+            forced = np.ascontiguousarray(forced, dtype=np.intp)
+        if end is not None:
+            _check.indices("end", end, self.vocabulary)
         if B == 0:
             raise ValueError("start: empty, expected at least one sequence")
         stream = self._stream(B, state)
@@ -312,6 +318,9 @@ class Decoder:
         """
         start = self._tokens("start", start)
         N, steps, beam = len(start), _steps(steps), _check.positive_int("beam", beam)
+        _check.indices("end", end, self.vocabulary)
+        if not math.isfinite(penalty):
+            raise ValueError(f"penalty: {penalty}, expected a finite number")
         if N == 0:
             raise ValueError("start: empty, expected at least one sequence")
         rows = N * beam
@@ -319,20 +328,22 @@ class Decoder:
         state = tuple(None if part is None else np.repeat(part, beam, axis=1) for part in given)
         stream = self._stream(rows, state if len(state) > 1 else state[0])
         loop = self._loop(stream, memory, lengths, N)
-        tokens = np.full((steps, rows), padding, np.intp)
+        tokens = np.full((steps, rows), end, np.intp)
         parents = np.tile(np.arange(beam), (steps, N))
         scores, looks = np.empty(rows), self._weights(steps, rows, memory, weights)
         with self._context(rows):
             loop.search(
-                np.repeat(start, beam), tokens, parents, scores, beam=beam, end=end, padding=padding,
+                np.repeat(start, beam), tokens, parents, scores, beam=beam, end=end, padding=end,
                 penalty=float(penalty), weights=looks, **self._sharing(steps, rows),
             )  # fmt: skip
         tokens, looks = _traced(tokens, parents, beam, looks)
         scores = scores.reshape(N, beam)
         lengths = np.where(np.isneginf(scores), 0, _lengths(tokens, end))
         last = lengths.max(initial=0)
+        behind = np.arange(steps)[:, None, None] >= lengths
+        tokens[behind] = padding  # only now, for the search reads what it writes
         if looks is not None:
-            looks[np.arange(steps)[:, None, None] >= lengths] = 0
+            looks[behind] = 0
         return Beams(tokens[:last], lengths, scores, None if looks is None else looks[:last])
 
     def _stream(self, rows: int, state: Any) -> Stream:
@@ -395,5 +406,5 @@ def _traced(
         before[t] = now
     tokens = np.take_along_axis(tokens, rows_at, axis=2)
     if weights is not None:
-        weights = np.take_along_axis(weights.reshape(*shape, -1), before[..., None], axis=2)
+        weights = np.take_along_axis(weights.reshape(*shape, weights.shape[-1]), before[..., None], axis=2)
     return tokens, weights
