@@ -260,14 +260,14 @@ def output(value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         raise ValueError("out: read-only, expected a writable array")
 
 
-def positive_int(name: str, value: Any) -> int:
-    """`value` as an int of at least 1."""
+def positive_int(name: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least 1, or 0 where that is the least."""
     try:
         number = value.__index__()
     except (AttributeError, TypeError):  # the second is that of arrays
-        raise TypeError(f"{name}: {value!r:.80}, expected a whole number from 1") from None
-    if isinstance(value, bool) or number < 1:
-        raise ValueError(f"{name}: {value!r}, expected a whole number from 1")
+        raise TypeError(f"{name}: {value!r:.80}, expected a whole number from {least}") from None
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{name}: {value!r}, expected a whole number from {least}")
     return number
 
 

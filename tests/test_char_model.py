@@ -64,6 +64,7 @@ def test_sampling(model):
     for arguments, message in (
         (("", 5), r"^prompt: empty"),
         (("THE", 5), r"^text: 'T' is not among"),
+        (("the", -1), r"^length: -1, expected a whole number from 0"),
         (("the", 5, -1.0), r"^temperature: -1.0"),
         (("the", 5, float("nan")), r"^temperature: nan"),
     ):

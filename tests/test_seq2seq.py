@@ -186,6 +186,8 @@ def test_bad_arguments():
         (lambda: model.learn(source, lengths, target[:2]), r"^target: shape \(2, 4\)"),
         (lambda: model.learn(source[:0], None, target[:0]), r"^target: shape \(0, 4\)"),
         (lambda: model.decode(source[0]), r"^source: shape \(5,\)"),
+        (lambda: model.decode(source[:0]), r"^source: shape \(0, 5\)"),
+        (lambda: model.decode(source, max_len=-1), r"^max_len: -1, expected a whole number from 0"),
         (lambda: model.decode(source, beam=0), r"^beam: 0"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -139,12 +139,13 @@ class CharModel(Module):
         Raises
         ------
         ValueError
-            For an empty prompt, an unknown character, a temperature that is negative or not finite, or a `top_k`
-            below 1.
+            For an empty prompt, an unknown character, a `length` below 0, a temperature that is negative or not finite,
+            or a `top_k` below 1.
         """
         numbers = check_sampling(self.vocabulary, prompt, temperature)
         if top_k is not None:
             _check.positive_int("top_k", top_k)
+        length = _check.positive_int("length", length, 0)
         return self._sample(numbers, length, temperature, top_k, np.random.default_rng(rng))
 
     def _sample(

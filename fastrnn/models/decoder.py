@@ -206,7 +206,7 @@ class Decoder:
             For an argument of another dtype or shape, or out of range; the message names it.
         """
         start = self._tokens("start", start)
-        B, steps, top_k = len(start), _steps(steps), self._top_k(top_k)
+        B, steps, top_k = len(start), _check.positive_int("steps", steps, 0), self._top_k(top_k)
         if not 0 <= temperature < math.inf:
             raise ValueError(f"temperature: {temperature}, expected a finite number from 0")
         if temperature and uniforms is None:
@@ -268,7 +268,7 @@ class Decoder:
         if self.embedding is not None:
             raise ValueError("start: the decoder has an embedding, expected a call of sample")
         start = _check.float_array("start", start, self.dtype, "the layer")
-        F, steps = self.vocabulary, _steps(steps)
+        F, steps = self.vocabulary, _check.positive_int("steps", steps, 0)
         if start.ndim != 2 or start.shape[1] != F or not len(start):
             raise ValueError(f"start: shape {start.shape}, expected (B, F) with F = {F}, B at least 1")
         B = len(start)
@@ -317,7 +317,7 @@ class Decoder:
         Beams
         """
         start = self._tokens("start", start)
-        N, steps, beam = len(start), _steps(steps), _check.positive_int("beam", beam)
+        N, steps, beam = len(start), _check.positive_int("steps", steps, 0), _check.positive_int("beam", beam)
         _check.indices("end", end, self.vocabulary)
         if not math.isfinite(penalty):
             raise ValueError(f"penalty: {penalty}, expected a finite number")
@@ -380,10 +380,6 @@ def _check_parts(layer: Any, head: Linear, embedding: Embedding | None, attentio
         for parameter in () if part is None else part.parameters():
             if parameter.value.dtype != layer.dtype:
                 raise TypeError(f"{name}: dtype {parameter.value.dtype}, expected {layer.dtype}, that of the layer")
-
-
-def _steps(value: Any) -> int:
-    return 0 if value == 0 else _check.positive_int("steps", value)
 
 
 def _lengths(tokens: np.ndarray, end: int | None) -> np.ndarray:

@@ -350,9 +350,17 @@ class Seq2Seq(Module):
         Returns
         -------
         Translations
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an argument of another dtype or shape, or out of range; the message names it.
         """
+        max_len = _check.positive_int("max_len", max_len, 0)
         memory, mask, state, _ = self._encode_quietly(source, lengths)
         N = len(memory)
+        if not N:
+            raise ValueError(f"source: shape {np.shape(source)}, expected at least one sample")
         begin, rest = np.full(N, self.bos), self._start(memory, mask.sum(axis=1), state)
         rest |= {"end": self.eos, "padding": self.pad, "weights": weights}
         if _check.positive_int("beam", beam) == 1:

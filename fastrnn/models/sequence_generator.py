@@ -111,7 +111,7 @@ class SequenceModel(Module):
             raise ValueError(f"x: shape {x.shape}, expected at least one series of at least one step")
         if not 0 <= noise < np.inf:
             raise ValueError(f"noise: {noise}, expected a finite number from 0")
-        added = None
+        steps, added = _check.positive_int("steps", steps, 0), None
         if noise:
             added = (np.random.default_rng(rng).standard_normal((steps, N, F)) * noise).astype(self.layer.dtype)
         decoder = Decoder(self.layer, self.head)
