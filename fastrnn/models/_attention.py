@@ -8,20 +8,7 @@ import numpy as np
 
 from fastrnn.module import Module
 from fastrnn.nn import Linear
-
-
-def softmax(scores: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Over the last axis where `mask` is True, zeros elsewhere; all zeros where nothing is."""
-    scores = np.where(mask, scores, -np.inf)
-    top = scores.max(axis=-1, keepdims=True, initial=np.finfo(scores.dtype).min)
-    e = np.exp(scores - top)
-    return e / np.maximum(e.sum(axis=-1, keepdims=True), np.finfo(e.dtype).tiny)
-
-
-def softmax_backward(weights: np.ndarray, d: np.ndarray) -> np.ndarray:
-    """The gradient with respect to the scores."""
-    d = d * weights
-    return d - weights * d.sum(axis=-1, keepdims=True)
+from fastrnn.nn._masking import softmax, softmax_backward
 
 
 class LuongAttention(Module):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn.layers.frozen import Stream
-from fastrnn.models._attention import softmax
+from fastrnn.nn._masking import softmax
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
