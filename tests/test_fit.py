@@ -168,6 +168,12 @@ def test_early_stopping_gives_back_the_best_weights():
     assert Squares().forward(model(validation[0]), noise)[0] == pytest.approx(best, rel=1e-12)
 
 
+def test_only_the_word_stop_stops():
+    x, y = sums(8)
+    history = trained(Reader(), x, y, epochs=2, callbacks=[lambda record, model: model(x), lambda record, model: None])
+    assert len(history.epochs) == 2
+
+
 def test_no_number_is_never_the_best():
     history = nn.History([{"epoch": n, "loss": 0.0, "val_loss": v} for n, v in ((1, math.nan), (2, 2.0), (3, 1.0))])
     assert history.best_epoch == 3

@@ -245,7 +245,7 @@ def fit(
         answers = [callback(record, model) for callback in callbacks]
         if checkpoint is not None:
             _resume.save(checkpoint, run)
-        if "stop" in answers:
+        if any(isinstance(answer, str) and answer == "stop" for answer in answers):  # others may be arrays
             break
     if run.best is not None:
         model.load_state_dict(run.best)
