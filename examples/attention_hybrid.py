@@ -7,19 +7,13 @@ of the transformer. The LSTM alone answers from its last state. All three are tr
 
 import numpy as np
 from _shared import OUT, accuracy, run, save
+from attention_key import KEYS, WIDTH, planted
 
 import fastrnn
 from fastrnn import nn, viz
 
 WANTED, WANTED_QUICK = 0.98, 0.9  # the smaller accuracy of the two; it counts as 0 if the LSTM alone comes near
-WIDTH, KEYS, H, MARGIN = 8, 4, 32, 0.1
-
-
-def planted(n, steps, rng, keys):
-    """Noise (n, steps, WIDTH) with a key in one step of each sequence; which key, and where."""
-    x, which, where = rng.standard_normal((n, steps, WIDTH)), rng.integers(KEYS, size=n), rng.integers(steps, size=n)
-    x[np.arange(n), where] = keys[which] + 0.3 * rng.standard_normal((n, WIDTH))
-    return x.astype(np.float32), which, where
+H, MARGIN = 32, 0.1
 
 
 def networks(rng):

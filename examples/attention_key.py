@@ -7,21 +7,21 @@ import fastrnn
 from fastrnn import nn, viz
 
 WANTED, WANTED_QUICK = 0.99, 0.9  # accuracy on sequences that were not trained on
-T, WIDTH, KEYS = 40, 8, 4
+WIDTH, KEYS = 8, 4
 
 
-def planted(n, rng, keys):
-    """Noise (n, T, WIDTH) with a key in one step of each sequence; which key, and where."""
-    x, which, where = rng.standard_normal((n, T, WIDTH)), rng.integers(KEYS, size=n), rng.integers(T, size=n)
+def planted(n, steps, rng, keys):
+    """Noise (n, steps, WIDTH) with a key in one step of each sequence; which key, and where."""
+    x, which, where = rng.standard_normal((n, steps, WIDTH)), rng.integers(KEYS, size=n), rng.integers(steps, size=n)
     x[np.arange(n), where] = keys[which] + 0.3 * rng.standard_normal((n, WIDTH))
     return x.astype(np.float32), which, where
 
 
 def main(quick=False, out=OUT, seed=0):
-    """Train on 4000 sequences, test on 500 others."""
+    """Train on 4000 sequences of 40 steps, test on 500 others."""
     rng = np.random.default_rng(seed)
     keys = 4 * np.linalg.qr(rng.standard_normal((WIDTH, KEYS)))[0].T  # steps of noise are 2.8 long on average
-    (x, which, _), test = planted(1500 if quick else 4000, rng, keys), planted(500, rng, keys)
+    (x, which, _), test = planted(1500 if quick else 4000, 40, rng, keys), planted(500, 40, rng, keys)
     model = nn.Sequential(
         fastrnn.GRU(WIDTH, 32, batch_first=True, rng=rng),
         nn.AttentionPooling(32, 16, rng=rng),

@@ -10,8 +10,10 @@
 The text is Python's language reference.
 """
 
+from pydoc_data.topics import topics
+
 import numpy as np
-from _shared import OUT, optional, run, save
+from _shared import OUT, run, save
 
 import fastrnn
 from fastrnn import data, nn, viz
@@ -36,7 +38,6 @@ def bits(model, x, y):
 def main(quick=False, out=OUT, seed=0):
     """Train on 80000 characters, validate with the next 10000, test with the 10000 after these. Quick: half of each."""
     rng = np.random.default_rng(seed)
-    topics = optional("pydoc_data.topics", "pydoc_data").topics
     text = "\n".join(topics[name] for name in sorted(topics))[: 50_000 if quick else 100_000]
     vocabulary = data.CharVocabulary(text)
     size, hidden = len(vocabulary), 64 if quick else 128

@@ -1,7 +1,7 @@
 """One of four keys is planted early in 400 steps of noise: two time scales soon say which, a flat stack does not.
 
-The flat stack has two layers too, and a fifth more parameters. The loss is at the last step. From there to the key its
-gradient has 200 to 400 steps to go, while the upper layer, which steps once in 20, makes 10 to 20 of them.
+The flat stack has two layers too, and nearly a quarter more parameters. The loss is at the last step. From there to the
+key its gradient has 200 to 400 steps to go, while the upper layer, which steps once in 20, makes 10 to 20 of them.
 The update gates of both begin at 0.88. With 0.98, which hardly forgets, the flat stack learns this too.
 """
 
