@@ -84,6 +84,12 @@ def test_no_losses(history):
         viz.loss_history(history)
 
 
+@pytest.mark.parametrize("losses", [3.0, [[1.0, 2.0], [3.0, 4.0]]])
+def test_losses_that_are_not_one_an_epoch(losses):
+    with pytest.raises(ValueError, match=r"^history: shapes \{'loss': \(.*\)\}, expected one value an epoch"):
+        viz.loss_history({"loss": losses})
+
+
 def test_a_history_of_something_else():
     with pytest.raises(TypeError, match=r"^history: list, expected a History"):
         viz.loss_history([1.0, 2.0])

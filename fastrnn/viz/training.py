@@ -80,6 +80,8 @@ def _losses(history: Any) -> dict[str, np.ndarray]:
     curves = {name: values for name, values in curves.items() if name == "loss" or np.isfinite(values).any()}
     if "loss" not in curves or not curves["loss"].size:
         raise ValueError("history: no 'loss' in it, expected one value an epoch")
+    if shapes := {name: values.shape for name, values in curves.items() if values.ndim != 1}:
+        raise ValueError(f"history: shapes {shapes}, expected one value an epoch")
     return curves
 
 
