@@ -114,6 +114,18 @@ def test_log_probs_are_those_of_the_layers():
     np.testing.assert_allclose(found.log_probs, expected, atol=1e-11)
 
 
+def test_a_first_token_that_is_never_written(compiled):
+    parts = {"dtype": np.float64, "rng": np.random.default_rng(0)}
+    decoder = Decoder(fastrnn.GRU(D, H, **parts), Linear(H, V, **parts), Embedding(V + 1, D, **parts))
+    with compiled.active():
+        found = decoder.sample([V], 1, log_probs=True)
+    chances = log_softmax(decoder.head(decoder.frozen(decoder.embedding(np.array([[V]])))[0])[0, 0])
+    assert found.tokens == chances.argmax()
+    assert found.log_probs[0, 0] == pytest.approx(chances.max(), abs=1e-12)
+    with pytest.raises(ValueError, match=r"^start: values from 12"):
+        decoder.sample([V + 1], 1)
+
+
 def test_sampling_follows_the_softmax():
     decoder = make("rnn", sharp=2.0)
     start, many = np.zeros(1, int), 20000

@@ -168,7 +168,7 @@ class Decoder:
         Parameters
         ----------
         start : integers (B,)
-            The first input of each sequence.
+            The first input of each sequence; it may be one that has a vector but is never written.
         steps : int
             At most so many tokens.
         state : as the layer's, optional
@@ -186,9 +186,9 @@ class Decoder:
         rng : int, numpy.random.Generator or None
             Their source.
         end : int, optional
-            The token that ends a sequence. Where all have ended, no more steps are taken.
+            The token that ends a sequence; None is none. Where all have ended, no more steps are taken.
         padding : int
-            What stands behind an end.
+            What stands behind an end; any number.
         forced : integers (steps, B), optional
             Tokens to take instead of a choice, -1 where there is one.
         log_probs : bool
@@ -264,6 +264,11 @@ class Decoder:
         y : array (steps, B, F)
         state
             After the last step.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `sample`.
         """
         if self.embedding is not None:
             raise ValueError("start: the decoder has an embedding, expected a call of sample")
@@ -315,6 +320,11 @@ class Decoder:
         Returns
         -------
         Beams
+
+        Raises
+        ------
+        TypeError, ValueError
+            As for `sample`.
         """
         start = self._tokens("start", start)
         N, steps, beam = len(start), _check.positive_int("steps", steps, 0), _check.positive_int("beam", beam)
