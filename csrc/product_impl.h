@@ -397,8 +397,9 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
         REAL *strips = scratch + n * 4 * VL;
         ptrdiff_t packed_for = 0; /* how many strips there are */
         for (ptrdiff_t first = 0; first < N;) {
-            const ptrdiff_t NV = FR(panel_vectors)(N - first), width = packs ? TOGETHER(NV) : NV;
-            const ptrdiff_t most = FR(tile_rows)[packs ? TOGETHER(4) - 1 : NV - 1], tiles = (M + most - 1) / most;
+            /* Strips have the rows of a tile of so many vectors, and no tile of more has as many. */
+            const ptrdiff_t NV = FR(panel_vectors)(N - first), widest = packs ? TOGETHER(4) : NV;
+            const ptrdiff_t most = FR(tile_rows)[widest - 1], tiles = (M + most - 1) / most;
             ptrdiff_t at[4];
             int lanes[4];
             FR(places)(at, lanes, first, N, NV);
@@ -409,7 +410,8 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
                 FR(pack)(panel, w, 1, ldb, n, N - first < 4 * VL ? N - first : 4 * VL);
                 w = panel, ldw = LDW(NV), half = HALF(NV, n);
             }
-            for (ptrdiff_t v = 0; v < NV; v += width)
+            for (ptrdiff_t v = 0; v < NV; v += widest) {
+                const ptrdiff_t width = NV - v < widest ? NV - v : widest;
                 for (ptrdiff_t t = 0; t < tiles; t++) {
                     const ptrdiff_t m = FR(strip)(t, tiles, M), R = FR(strip)(t + 1, tiles, M) - m;
                     const FR(outer_t) tile = FR(outer_of)[width - 1][R - 1];
@@ -419,6 +421,7 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
                     else
                         tile(to, ldc, at, lanes, from + m, lda, w, ldw, half, n, adds);
                 }
+            }
             first += NV * VL;
         }
         k += OUTER_BLOCK;

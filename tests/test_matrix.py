@@ -68,6 +68,18 @@ def test_outer(m, n, k, dtype, isa):
     close(sums, a[:, 1 : m + 1].sum(0) + a[k // 3 :, 1 : m + 1].sum(0), dtype)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("m", [64, 71])
+def test_outer_of_many_columns(m, dtype, isa):
+    """The way of large ones, whose last panel has 1 to 4 vectors; of 3 only some rows were computed with AVX2."""
+    a, b = draw((70, m), dtype, 1), draw((70, 270), dtype, 2)
+    for n in [*range(40, 58), *range(190, 270, 7)]:
+        c = np.full((m, n), np.nan, dtype)
+        outer_into(isa, c, a, b[:, :n], np.array([[0, 70]], np.intp))
+        close(c, a.T @ b[:, :n], dtype)
+
+
 @given(rows, columns, steps, st.booleans(), st.sampled_from(DTYPES), st.sampled_from(ISAS), st.sampled_from([1, 2, 5]))
 def test_weights_as_they_lie_give_the_same_bits(m, n, k, transposed, dtype, isa, members):
     a, w = draw((m, k), dtype, 1), draw((k, n) if transposed else (n, k), dtype, 2)
