@@ -124,6 +124,16 @@ def test_a_block_lives_as_long_as_any_view_of_it():
     assert (view == 1).all()
 
 
+def test_a_block_in_a_garbage_cycle_is_given_back():
+    """The collector took the pool from a block, which then crashed as it went."""
+    workspace = fastrnn.Workspace()
+    cycle = [memory.Block(LARGE, workspace)]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert workspace.nbytes >= LARGE
+
+
 def test_what_is_kept_is_bounded():
     held = [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
     assert sum(a.nbytes for a in held) > 5 * memory.KEEP_BYTES

@@ -21,6 +21,7 @@ cdef class Pool:
 
 
 @cython.final
+@cython.no_gc
 cdef class Block:
     """A piece of memory under one or more arrays."""
     cdef Pool pool

@@ -162,11 +162,14 @@ cdef size_t size_of(int size_class) noexcept nogil:
     return <size_t>(5 + size_class % 4) << size_class // 4
 
 
+# A block refers to nothing that refers back, and must have its pool until it is gone: the collector of cycles, which takes
+# it from the blocks in a cycle, has no business here.
 @cython.final
+@cython.no_gc
 cdef class Block:
     """A piece of memory under one or more arrays."""
 
-    def __cinit__(self, Py_ssize_t nbytes, Pool pool):
+    def __cinit__(self, Py_ssize_t nbytes, Pool pool not None):
         self.nbytes, self.pool = nbytes, pool
         # Below 5 bytes there would be no class; a line of the cache is the least.
         self.size = round_up(max(nbytes, ALIGNMENT), &self.size_class)
