@@ -112,6 +112,27 @@ def test_sizes_that_nobody_asks_for_make_room():
     assert 0 < memory.kept_memory() <= memory.KEEP_BYTES - 5 * size
 
 
+@pytest.mark.parametrize("what", ["larger than all that is kept", "one of a size with many"])
+def test_what_is_not_kept_takes_no_room(what):
+    def some(count):  # alike, and of a size that is kept
+        return [memory.empty((LARGE,), np.dtype(np.uint8)) for _ in range(count)]
+
+    def forget_all_others():
+        for _ in range(300):
+            some(1)
+
+    forget_all_others()
+    some(32)
+    [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
+    forget_all_others()
+    kept = memory.kept_memory()
+    if what == "larger than all that is kept":
+        memory.empty((memory.KEEP_BYTES + 1,), np.dtype(np.uint8))
+    else:
+        some(33)
+    assert memory.kept_memory() == kept > memory.KEEP_BYTES * 3 // 4
+
+
 def test_a_block_lives_as_long_as_any_view_of_it():
     a = memory.empty((200, 100), FLOAT64)
     a[:] = 1

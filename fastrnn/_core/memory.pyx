@@ -3,8 +3,9 @@
 A fresh large allocation costs a page fault for every 4 KB at its first touch, 0.5 to 1 us each: at T=30, B=32, I=10,
 H=50 that was 230 faults and a third of the time of an LSTM training step. So blocks of 64 KB and more, once the arrays
 in them are gone, are kept for the next call, up to `KEEP_BYTES` in all; the oldest habit of allocators, done here
-because the C library gives such blocks back to the system at once. Sizes that are not asked for any more make room. A `Workspace` keeps them for its owner alone, and
-all of them. Blocks begin at 64-byte boundaries; large ones ask for huge pages, where the system has them.
+because the C library gives such blocks back to the system at once. Sizes that are not asked for any more make room. A
+`Workspace` keeps them for its owner alone, and all of them. Blocks begin at 64-byte boundaries; large ones ask for huge
+pages, where the system has them.
 """
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
@@ -83,9 +84,11 @@ cdef class Pool:
     cdef bint keep(self, void* raw, int size_class, size_t size):
         """Whether there was room for it."""
         with self.lock:
+            if size > self.keep_bytes or self.kept_count[size_class] == PER_CLASS:
+                return False  # what is kept would make room for nothing
             if self.kept_bytes + size > self.keep_bytes:
                 self.make_room(size)
-            if self.kept_count[size_class] == PER_CLASS or self.kept_bytes + size > self.keep_bytes:
+            if self.kept_bytes + size > self.keep_bytes:
                 return False
             self.kept[size_class][self.kept_count[size_class]] = raw
             self.kept_count[size_class] += 1
