@@ -95,17 +95,17 @@ class Cache:
     def __init__(self, cell: str, engine: str, y: np.ndarray, *kept: Any, gates: Callable[[], dict[str, np.ndarray]]):
         y.flags.writeable = False
         self.cell, self.engine, self.y = cell, engine, y
-        self._kept: tuple | None = kept
+        self._kept = [kept]  # of two threads, or of a copy of this cache, one can take it out
         self._gates: Callable[[], dict[str, np.ndarray]] | None = gates
 
     def __repr__(self) -> str:
-        state = "used" if self._kept is None else "unused"
+        state = "used" if self.used else "unused"
         return f"<{self.cell} cache of y {self.y.shape} {self.y.dtype}, engine {self.engine}, {state}>"
 
     @property
     def used(self) -> bool:
         """Whether backward has taken what this cache kept."""
-        return self._kept is None
+        return not self._kept
 
     def gates(self) -> dict[str, np.ndarray]:
         """
@@ -123,19 +123,24 @@ class Cache:
         ValueError
             For a cache that is used.
         """
-        if self._gates is None:
+        gates = self._gates
+        if gates is None or self.used:
             raise ValueError("cache: it has been used by a backward pass already, which leaves no gates to show")
-        return self._gates()
+        return gates()
 
     def peek(self) -> tuple | None:
         """What is kept, which stays here; None once it is used."""
-        return self._kept
+        return next(iter(self._kept), None)
 
     def take(self) -> tuple:
         """What was kept, once."""
-        kept, self._kept, self._gates = self._kept, None, None
-        if kept is None:
-            raise ValueError("cache: it has been used by a backward pass already; run forward again for another one")
+        try:
+            kept = self._kept.pop()
+        except IndexError:
+            raise ValueError(
+                "cache: it has been used by a backward pass already; run forward again for another one"
+            ) from None
+        self._gates = None
         return kept
 
 

@@ -62,13 +62,13 @@ def backward(
     cell: str, cache: Any, dy: Any, dh_n: Any, dc_n: Any, dc: Any, need: frozenset[str]
 ) -> RNNGrads | LSTMGrads | GRUGrads | None:
     """As `fastrnn.functional.<cell>_backward`. None where `cache` is of the long way, or of no use."""
-    if type(cache) is not DenseCache or cache.cell != cell or cache.used:
+    if type(cache) is not DenseCache or cache.cell != cell or (peeked := cache.peek()) is None:
         return None
-    (kept,) = cache.peek()
-    grads = kept.backward(dy, dh_n, dc_n, dc, need)
+    (kept,) = peeked
+    grads = kept.backward(cache.take, dy, dh_n, dc_n, dc, need)
     if grads is None:  # what is not plain is converted, or refused
         ends = {"dh_n": dh_n, "dc_n": dc_n} if cell == "lstm" else {"dh_n": dh_n}
         dy, states = _check.output_gradients(cell, "compiled", cache, dy, ends)
-        grads = kept.backward(dy, *states, *([] if cell == "lstm" else [None]), _check.step_gradients(cache, dc), need)
-    cache.take()
+        arrays = dy, *states, *([] if cell == "lstm" else [None]), _check.step_gradients(cache, dc)
+        grads = kept.backward(cache.take, *arrays, need)
     return GRADS[cell](*grads)

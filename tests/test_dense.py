@@ -1,11 +1,13 @@
 """The short way of dense sequences has the long way's bits, and takes it where its arguments are not plain."""
 
+import copy
+
 import helpers
 import numpy as np
 import pytest
 
 import fastrnn
-from fastrnn import _dense, functional
+from fastrnn import _dense, _sharing, functional
 
 SHAPES = [
     *((1, 1, 5, 3), (1, 1, 8, 48), (1, 4, 9, 70), (1, 3, 40, 340)),
@@ -135,6 +137,51 @@ def test_refused_gradients_leave_the_cache_as_it_is(variant):
         helpers.backward(problem, cache)
     with pytest.raises(ValueError, match="used by a backward pass already"):
         cache.gates()
+
+
+def interrupted_backward(monkeypatch, problem, cache, interrupt):
+    """A backward pass in the midst of which, its arguments checked and taken, something else happens."""
+
+    def passing(*_, **__):
+        interrupt()
+        return _sharing.ALONE
+
+    with monkeypatch.context() as m:
+        m.setattr(_sharing, "passing", passing)
+        return helpers.backward(problem, cache)
+
+
+def test_a_cache_is_used_once_whoever_comes_in_between(monkeypatch, variant):
+    """A second thread had a TypeError, and made the first one's pass fail."""
+    problem = helpers.make(variant, 64, 5, 7, 64, np.float32)  # enough work to ask for threads
+    expected = helpers.run(problem)
+    outputs, cache = helpers.forward(problem)
+    other, tries = copy.copy(cache), []
+
+    def use_it_again():
+        for same in (cache, other):
+            with pytest.raises(ValueError, match="used by a backward pass already"):
+                helpers.backward(problem, same)
+            with pytest.raises(ValueError, match="used by a backward pass already"):
+                same.gates()
+            tries.append(same)
+
+    helpers.assert_same_bits(outputs | interrupted_backward(monkeypatch, problem, cache, use_it_again), expected)
+    assert tries == [cache, other]
+
+
+def test_a_pass_that_failed_half_way_has_used_its_cache(monkeypatch, variant):
+    problem = helpers.make(variant, 64, 5, 7, 64, np.float32)
+    _, cache = helpers.forward(problem)
+
+    def fail():
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        interrupted_backward(monkeypatch, problem, cache, fail)
+    assert cache.used
+    with pytest.raises(ValueError, match="used by a backward pass already"):
+        helpers.backward(problem, cache)
 
 
 def test_the_way_of_a_cache_is_not_that_of_another_cell():

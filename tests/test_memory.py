@@ -55,7 +55,7 @@ def test_what_is_kept_for_backward_is_what_the_docstrings_say(engine, variant, r
         assert numbers * 4 <= kept.nbytes <= (numbers + 3 * B * H + 4 * H) * 4
         return
     given = [a for a in problem.arrays.values() if a is not None]
-    kept = [a for a in cache._kept if isinstance(a, np.ndarray) and not any(np.shares_memory(a, g) for g in given)]
+    kept = [a for a in cache.peek() if isinstance(a, np.ndarray) and not any(np.shares_memory(a, g) for g in given)]
     size = sum(rows * a.shape[1] for a in kept if len(a) in (rows, rows + B) and a.shape[1] % H == 0)
     assert size == numbers
     # besides, for sequences of several lengths, x as packed; initial states, one of them beside h; and the bias
@@ -70,7 +70,7 @@ def test_with_checkpoints_y_and_little_else_is_kept(engine, variant):
     with fastrnn.config_context(engine=engine):
         _, cache = helpers.forward(problem, checkpoint=k)
     given = [a for a in problem.arrays.values() if a is not None]
-    everything = [*cache._kept, *(a for kept in cache._kept for a in getattr(kept, "c", []))]
+    everything = [*cache.peek(), *(a for kept in cache._kept for a in getattr(kept, "c", []))]
     kept = [a for a in everything if isinstance(a, np.ndarray) and not any(np.shares_memory(a, g) for g in given)]
     states = -(-T // k) if variant.cell == "lstm" else 0
     assert sum(a.size for a in kept) <= (T * B + (states + 3) * B + 4) * H

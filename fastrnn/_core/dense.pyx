@@ -47,7 +47,7 @@ cdef class Pass:
     cdef const char* x
     cdef const char* w_ih
     cdef const char* w_hh
-    cdef bint has_b_ih, has_b_hh, used
+    cdef bint has_b_ih, has_b_hh
     cdef Block states, kept
     cdef char* h                    # (T*B,H), in `states`, with h0 before or behind it; the rest in `kept`
     cdef char* gates                # (T*B,gates_width); of an RNN h
@@ -86,10 +86,9 @@ cdef class Pass:
         cdef Py_buffer view
         if type(array) is not ndarray or not take(&view, array, self.item, ndim, writable):
             return NULL
+        cdef bint fits = view.shape[0] == n0 and (ndim < 2 or view.shape[1] == n1) and (ndim < 3 or view.shape[2] == n2)
         PyBuffer_Release(&view)  # the array stays with whoever gave it
-        if view.shape[0] != n0 or ndim > 1 and view.shape[1] != n1 or ndim > 2 and view.shape[2] != n2:
-            return NULL
-        return <char*>view.buf
+        return <char*>view.buf if fits else NULL
 
     cdef bint copy_state(self, char* to, array):
         """A state (B,H), or zeros for None; False if it is not plain."""
@@ -250,10 +249,11 @@ cdef class Pass:
     cdef view(self, const char* rows, Py_ssize_t width):
         return ndarray((self.T, self.B, width), self.dtype, self.kept, rows - self.kept.data)
 
-    def backward(self, dy, dh_n, dc_n, dcs, frozenset need):
+    def backward(self, take, dy, dh_n, dc_n, dcs, frozenset need):
         """
         The gradients of everything: those of x, h0, c0 (LSTM), w_ih, w_hh, b_ih, b_hh, None for what is not needed or was
-        not there. None, with nothing changed, if an argument is not plain, or at the second time.
+        not there. None, with nothing changed, if an argument is not plain. `take` is called before anything is changed,
+        and raises at the second time.
         """
         cdef:
             Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item
@@ -278,9 +278,7 @@ cdef class Pass:
             of_c = self.plain(dcs, 3, self.T, self.B, H)
             if of_c == NULL:
                 return None
-        if self.used:
-            return None
-        self.used = True
+        take()
         if lstm:
             loop = self.lstm_loop(self.start(dc), of_c)
         elif self.gates == self.h:
