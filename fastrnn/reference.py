@@ -59,7 +59,9 @@ def rnn_step(x, h, w_ih, w_hh, b_ih, b_hh, nonlinearity):
 
 def rnn_step_backward(dh_next, h_next, nonlinearity):
     """The gradient of the pre-activation, from that of the step's result."""
-    return dh_next * (1 - h_next**2 if nonlinearity == "tanh" else h_next > 0)
+    if nonlinearity == "tanh":
+        return dh_next * (1 - h_next**2)
+    return np.where(h_next > 0, dh_next, 0)  # not a product with 0, which would let a NaN through; as torch.relu
 
 
 def rnn_forward(

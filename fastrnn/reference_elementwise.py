@@ -59,7 +59,8 @@ def indrnn_backward(cache, dy, dh_n=None):
     dy, y = walk.without_padding(dy), cache.y
     dx, dw_ih, du, db = np.zeros_like(x), np.zeros_like(w_ih), np.zeros_like(u), np.zeros_like(u)
     for t in reversed(walk):
-        da = (dh + dy[t]) * (1 - y[t] ** 2 if nonlinearity == "tanh" else y[t] > 0)
+        da = dh + dy[t]
+        da = da * (1 - y[t] ** 2) if nonlinearity == "tanh" else np.where(y[t] > 0, da, 0)
         da = walk.where_running(t, da, 0)
         dx[t] = da @ w_ih
         dw_ih += da.T @ x[t]

@@ -302,6 +302,19 @@ def test_a_minlstm_whose_gates_are_no_floats_divides_them_all_the_same(engine, d
     np.testing.assert_allclose(y[0, 0], sigmoid(np.array([1.0, -1.0, 0.0])), rtol=rtol)
 
 
+def test_no_gradient_passes_where_the_slope_of_relu_is_0(engine):
+    """Not even one that is not a number."""
+    problem = make(KINDS[0], 1, 3, 2, 19, seed=10)
+    with engine.active():
+        y = forward(problem)[0]["y"]
+        zeros, nans = (
+            run(problem._replace(dy=np.where(y > 0, problem.dy, dead), dh_n=np.zeros_like(y[0])))
+            for dead in (0, np.nan)
+        )
+    assert (y == 0).any()
+    helpers.assert_same_bits(nans, zeros)
+
+
 @every_kind
 def test_not_a_number_is_passed_on(engine, kind):
     problem = make(kind, 5, 3, 2, 19, seed=9)

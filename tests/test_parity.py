@@ -147,6 +147,20 @@ def test_not_a_number_is_passed_on(engine, variant):
     np.testing.assert_allclose(y[untouched], expected[untouched], rtol=1e-5, atol=1e-6)
 
 
+def test_no_gradient_passes_where_the_slope_of_relu_is_0(engine):
+    """Not even one that is not a number."""
+    problem = helpers.make(helpers.Variant("rnn", "nonlinearity", "relu"), 1, 3, 2, 19, np.float32)
+    with engine.active():
+        y = helpers.forward(problem)[0]["y"]
+        ends = {"dh_n": np.zeros_like(y[0])}
+        zeros, nans = (
+            helpers.run(replace(problem, dy=np.where(y > 0, problem.dy, dead), dstates=ends))
+            for dead in (np.float32(0), np.float32(np.nan))
+        )
+    assert (y == 0).any()
+    helpers.assert_same_bits(nans, zeros)
+
+
 @pytest.mark.parametrize("size", [1e4, 1e30])
 @pytest.mark.parametrize("variant", [v for v in helpers.VARIANTS if v.value != "relu"], ids=str)  # which has no limits
 def test_saturated_gates(engine, variant, dtype, size):
