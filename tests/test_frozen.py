@@ -27,6 +27,18 @@ def test_a_frozen_layer_is_the_layer_at_that_moment(kind):
         np.testing.assert_array_equal(a, b)
 
 
+@every_layer
+def test_weights_in_any_order(kind):
+    """Those in Fortran order were read as if they were not."""
+    layer = LAYERS[kind](3, 5, rng=1)
+    x = np.random.default_rng(0).standard_normal((6, 4, 3)).astype(np.float32)
+    expected, _ = layer(x)
+    for name, value in layer.params.items():
+        layer.params[name] = np.asfortranarray(value)
+    np.testing.assert_array_equal(layer.freeze()(x)[0], expected)
+    np.testing.assert_array_equal(layer.freeze().stream(4).step(x[0]), expected[0])
+
+
 def test_frozen_means_frozen():
     fast = fastrnn.LSTM(3, 5, rng=1).freeze()
     with pytest.raises(AttributeError, match="frozen"):

@@ -51,6 +51,20 @@ def test_multiply(m, n, k, transposed, add, dtype, isa):
     assert np.isnan(wide[:, n:]).all()
 
 
+@pytest.mark.parametrize("isa", [None, *ISAS])
+def test_what_does_not_lie_in_rows_is_refused(isa):
+    """Weights in Fortran order were taken as if they were not, rows from the last to the first as one."""
+    w, a, c = draw((6, 5), np.float32, 1), draw((4, 5), np.float32, 2), np.empty((4, 6), np.float32)
+    for strided in (np.asfortranarray(w), w[::-1], np.repeat(w, 2, axis=0)[::2]):
+        with pytest.raises(ValueError, match="weights: shape"):
+            Matrix(strided, isa=isa)
+    for out, rows in ((c[::-1], a), (c, a[::-1]), (c, np.asfortranarray(a))):
+        with pytest.raises(ValueError, match="expected rows of float32 that lie together"):
+            multiply_into(Matrix(w, isa=isa), out, rows)
+    multiply_into(Matrix(w, isa=isa), c[:1], a[:1][::-1])
+    close(c[:1], a[:1] @ w.T, np.float32)
+
+
 @given(rows, columns, steps, st.sampled_from(DTYPES), st.sampled_from(ISAS))
 def test_outer(m, n, k, dtype, isa):
     a, c = draw((k, m + 2), dtype, 1), np.full((m, n), np.nan, dtype)

@@ -36,6 +36,8 @@ cdef class Cell:
         self.set(KINDS[kind], kernels_of(find_table(isa), w_hh.itemsize), w_hh.shape[1], w_hh.shape[0], w_hh.dtype)
         self.bias, self.owners = address(bias), (bias,)
         if matrices is None:
+            if not w_hh.flags.c_contiguous:
+                raise ValueError(f"weights: shape {w_hh.shape}, strides {w_hh.strides}, expected rows that lie together")
             self.pack(<const char*>address(w_hh))
         else:
             self.w, self.w_n = matrices if self.halves == 2 else (matrices[0], None)

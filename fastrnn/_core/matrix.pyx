@@ -42,6 +42,8 @@ cdef class Matrix:
 
     def __init__(self, w, bint transposed=False, str isa=None, int unpacked_for=0):
         cdef const fr_kernels* kernels = NULL if isa is None else kernels_of(find_table(isa), w.itemsize)
+        if not w.flags.c_contiguous:
+            raise ValueError(f"weights: shape {w.shape}, strides {w.strides}, expected rows that lie together")
         self.set(w, <const char*>address(w), w.shape[0], w.shape[1], w.dtype, kernels, transposed, unpacked_for)
 
     cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
@@ -125,7 +127,8 @@ cdef class Multiplication(Work):
 
 
 cdef Py_ssize_t row_stride(array, dtype) except -1:
-    if array.dtype != dtype or array.size and array.shape[1] > 1 and array.strides[1] != dtype.itemsize:
+    backwards, apart = array.strides[0] < 0, array.strides[1] != dtype.itemsize
+    if array.dtype != dtype or array.size and (backwards and array.shape[0] > 1 or apart and array.shape[1] > 1):
         raise ValueError(f"{array.dtype}, strides {array.strides}: expected rows of {dtype} that lie together")
     return max(0, array.strides[0] // dtype.itemsize)
 

@@ -67,8 +67,9 @@ class Frozen:
     def __init__(self, layer: RecurrentLayer):
         layer = copy.deepcopy(layer)
         layer.grads.clear()
-        for value in layer.params.values():
-            value.flags.writeable = False
+        for name, value in layer.params.items():
+            layer.params[name] = np.ascontiguousarray(value)  # as the kernels read them
+            layer.params[name].flags.writeable = False
         layer.varies = layer.varies_when_called  # what is plain but for dropout in training is packed as plain ones are
         layer.stateful, layer._remembered = False, None  # many threads may call it: a stream has the state
         object.__setattr__(self, "_layer", layer)
