@@ -195,6 +195,26 @@ def test_kernels_never_read_what_a_block_held_before(compiled, variant, ragged, 
             helpers.assert_same_bits(helpers.forward(p, save=False)[0], inference)
 
 
+@pytest.mark.parametrize("absent", [(), ("h0", "c0", "b_ih", "b_hh")], ids=["all", "few"])
+@pytest.mark.parametrize("T", [1, 6])
+def test_dense_passes_never_read_what_a_block_held_before(variant, reverse, T, absent):
+    """They take blocks and not arrays, so it is the blocks that are filled."""
+    problem, workspace, held = helpers.make(variant, T, 4, 3, 19, seed=1, reverse=reverse), fastrnn.Workspace(), []
+    problem = problem.with_arrays(**{name: None for name in absent if name in problem.arrays})
+    with fastrnn.config_context(engine="native"), memory.working_in(workspace):
+        expected = helpers.run(problem)
+        assert workspace.nbytes > problem.dy.nbytes
+        for size in (quarters << k for k in range(3, 20) for quarters in (5, 6, 7, 8)):
+            kept = None
+            while kept != workspace.nbytes:  # until there is no other one of this size
+                kept = workspace.nbytes
+                held.append(memory.Block(size, workspace))
+                np.frombuffer(held[-1], np.uint8)[:] = 255
+        assert workspace.nbytes == 0
+        del held[:]
+        helpers.assert_same_bits(helpers.run(problem), expected)
+
+
 def resident_bytes():
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[1])
