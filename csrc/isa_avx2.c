@@ -25,6 +25,9 @@
 #define V_STORE_PART_F64(p, v, n) _mm256_maskstore_pd(p, FIRST_4(n), (__m256d)(v))
 #define V_MIN_F64(a, b) (vec_f64) _mm256_min_pd((__m256d)(a), (__m256d)(b))
 #define V_MAX_F64(a, b) (vec_f64) _mm256_max_pd((__m256d)(a), (__m256d)(b))
+#ifndef __SANITIZE_ADDRESS__ /* which sees what the compiler reads */
+#include "tile_avx2.h"
+#endif
 #include "isa_impl.h"
 #ifdef __clang__
 #pragma clang attribute pop

@@ -16,3 +16,5 @@
 #undef vec
 #undef ivec
 #undef MAX_ROWS
+#undef V_BY_ROWS
+#undef V_BY_STEPS

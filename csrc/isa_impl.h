@@ -36,6 +36,10 @@
 #define V_MIN V_MIN_F32
 #define V_MAX V_MAX_F32
 #endif
+#ifdef V_BY_ROWS_F32
+#define V_BY_ROWS V_BY_ROWS_F32
+#define V_BY_STEPS V_BY_STEPS_F32
+#endif
 #include "simd_impl.h"
 #include "math_impl.h"
 #include "product_impl.h"
@@ -57,6 +61,10 @@
 #define V_STORE_PART V_STORE_PART_F64
 #define V_MIN V_MIN_F64
 #define V_MAX V_MAX_F64
+#endif
+#ifdef V_BY_ROWS_F64
+#define V_BY_ROWS V_BY_ROWS_F64
+#define V_BY_STEPS V_BY_STEPS_F64
 #endif
 #include "simd_impl.h"
 #include "math_impl.h"

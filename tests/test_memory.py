@@ -103,7 +103,7 @@ def test_sizes_that_nobody_asks_for_make_room():
     size = 7 * 2**20  # an eighth and more of what is kept
     assert full > memory.KEEP_BYTES - 2 * size
     blocks = []
-    for _ in range(600):
+    for _ in range(1000):
         blocks = [memory.empty((size,), np.dtype(np.uint8)) for _ in range(5)]
         addresses = {address(a) for a in blocks}
         del blocks[:]

@@ -34,7 +34,7 @@ cdef extern from *:
 cdef enum:
     ALIGNMENT = 64
     HUGE = 2 * 1024 * 1024
-    FORGOTTEN = 256  # a training step takes some ten blocks a layer
+    FORGOTTEN = 4096  # a training step takes some ten blocks a layer
 
 SMALLEST = 64 * 1024        # below this, malloc itself keeps and reuses
 KEEP_BYTES = 64 * 1024 * 1024

@@ -1,0 +1,63 @@
+/* Eight steps of a tile of 4 to 6 rows by 2 vectors for AVX2, instruction by instruction.
+ *
+ * 6 rows by 2 vectors are 12 multiply-adds, 6 numbers of a and 2 vectors of weights, 20 instructions a step at least. GCC
+ * makes 25, for it keeps an address for each row and counts every step; told to unroll, it moves loads ahead until it has
+ * no registers left. These are 21.
+ *
+ * sum[r][v] are the sums, w is [8][2] vectors. a is the first row's number of the first step: rows are `row` bytes apart and
+ * steps a number, or, BY_STEPS, rows a number and steps R numbers. The same multiply-adds in the same order as in C.
+ */
+#define AT_ROWS_0(k, R, BYTES) #k "*" BYTES "(%[a])"
+#define AT_ROWS_1(k, R, BYTES) #k "*" BYTES "(%[a],%[row])"
+#define AT_ROWS_2(k, R, BYTES) #k "*" BYTES "(%[a],%[row],2)"
+#define AT_ROWS_3(k, R, BYTES) #k "*" BYTES "(%[a],%[row3])"
+#define AT_ROWS_4(k, R, BYTES) #k "*" BYTES "(%[a],%[row],4)"
+#define AT_ROWS_5(k, R, BYTES) #k "*" BYTES "(%[a],%[row5])"
+#define AT_STEPS(k, R, BYTES, r) "(" #k "*" #R "+" #r ")*" BYTES "(%[a])"
+#define AT_STEPS_0(k, R, BYTES) AT_STEPS(k, R, BYTES, 0)
+#define AT_STEPS_1(k, R, BYTES) AT_STEPS(k, R, BYTES, 1)
+#define AT_STEPS_2(k, R, BYTES) AT_STEPS(k, R, BYTES, 2)
+#define AT_STEPS_3(k, R, BYTES) AT_STEPS(k, R, BYTES, 3)
+#define AT_STEPS_4(k, R, BYTES) AT_STEPS(k, R, BYTES, 4)
+#define AT_STEPS_5(k, R, BYTES) AT_STEPS(k, R, BYTES, 5)
+
+#define ROW(r, AT, k, R, T, BYTES)                                                                                     \
+    "vbroadcasts" T " " AT##_##r(k, R, BYTES) ", %%ymm15\n\t"                                                          \
+    "vfmadd231p" T " %%ymm13, %%ymm15, %[s" #r "0]\n\t"                                                                \
+    "vfmadd231p" T " %%ymm14, %%ymm15, %[s" #r "1]\n\t"
+#define ROWS_4(...) ROW(0, __VA_ARGS__) ROW(1, __VA_ARGS__) ROW(2, __VA_ARGS__) ROW(3, __VA_ARGS__)
+#define ROWS_5(...) ROWS_4(__VA_ARGS__) ROW(4, __VA_ARGS__)
+#define ROWS_6(...) ROWS_5(__VA_ARGS__) ROW(5, __VA_ARGS__)
+#define STEP(k, AT, R, T, BYTES)                                                                                       \
+    "vmovups 64*" #k "(%[w]), %%ymm13\n\t"                                                                             \
+    "vmovups 64*" #k "+32(%[w]), %%ymm14\n\t" ROWS_##R(AT, k, R, T, BYTES)
+#define STEPS(...)                                                                                                     \
+    STEP(0, __VA_ARGS__) STEP(1, __VA_ARGS__) STEP(2, __VA_ARGS__) STEP(3, __VA_ARGS__) STEP(4, __VA_ARGS__)           \
+    STEP(5, __VA_ARGS__) STEP(6, __VA_ARGS__) STEP(7, __VA_ARGS__)
+
+#define SUMS_OF(r) [s##r##0] "+x"(sum[r][0]), [s##r##1] "+x"(sum[r][1])
+#define SUMS_4 SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3)
+#define SUMS_5 SUMS_4, SUMS_OF(4)
+#define SUMS_6 SUMS_5, SUMS_OF(5)
+#define CHANGED "xmm13", "xmm14", "xmm15", "memory" /* which is read */
+
+#define BY_ROWS(R, T, BYTES, first, distance, weights)                                                                 \
+    __asm__ volatile(STEPS(AT_ROWS, R, T, BYTES)                                                                       \
+                     : SUMS_##R                                                                                        \
+                     : [a] "r"(first), [row] "r"(distance), [row3] "r"(3 * (distance)), [row5] "r"(5 * (distance)),    \
+                       [w] "r"(weights)                                                                                \
+                     : CHANGED)
+#define BY_STEPS(R, T, BYTES, first, weights)                                                                          \
+    __asm__ volatile(STEPS(AT_STEPS, R, T, BYTES) : SUMS_##R : [a] "r"(first), [w] "r"(weights) : CHANGED)
+
+/* What product_impl.h uses; R is a constant wherever it is inlined. */
+#define WITH_ROWS(R, MACRO, ...)                                                                                       \
+    do {                                                                                                               \
+        if ((R) == 6) MACRO(6, __VA_ARGS__);                                                                           \
+        if ((R) == 5) MACRO(5, __VA_ARGS__);                                                                           \
+        if ((R) == 4) MACRO(4, __VA_ARGS__);                                                                           \
+    } while (0)
+#define V_BY_ROWS_F32(R, a, row, w) WITH_ROWS(R, BY_ROWS, "s", "4", a, row, w)
+#define V_BY_ROWS_F64(R, a, row, w) WITH_ROWS(R, BY_ROWS, "d", "8", a, row, w)
+#define V_BY_STEPS_F32(R, a, w) WITH_ROWS(R, BY_STEPS, "s", "4", a, w)
+#define V_BY_STEPS_F64(R, a, w) WITH_ROWS(R, BY_STEPS, "d", "8", a, w)
