@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import os
+import secrets
+import shutil
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,23 +19,27 @@ import numpy as np
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A file to write to that takes the place of `path` when the block ends well, and vanishes when it does not."""
-    path = os.fspath(path)
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", prefix=os.path.basename(path) + ".")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    """
+    A file to write to that takes the place of `path` when the block ends well, and vanishes when it does not.
+
+    As with `open`, a link stays one, and a file that is there keeps its permissions.
+    """
+    path = os.path.realpath(path)
+    temporary = f"{path}.{secrets.token_hex(4)}"
+    with open(temporary, "xb") as file:
+        try:
+            with suppress(FileNotFoundError):
+                shutil.copymode(path, temporary)  # before there is anything in it to be read
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files for their owner alone; give this one the permissions that open() would have.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+            file.close()  # Windows moves no open file
+            os.replace(temporary, path)
+        except BaseException:
+            file.close()
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
 
 
 def read_block(file: Any, size: int) -> np.ndarray:

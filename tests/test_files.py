@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import os
 import pickle
 
 import numpy as np
@@ -204,6 +205,25 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         fastrnn.save(fastrnn.RNN(2, 3, rng=0), path)
     assert path.read_bytes() == old
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions, and links for administrators alone")
+@pytest.mark.parametrize("mode", [0o600, 0o664])
+def test_saving_again_keeps_permissions_and_links(mode, tmp_path):
+    """Weights that are their owner's alone stay so, and whoever reads the link's target sees the new ones."""
+    (tmp_path / "runs").mkdir()
+    path, link = tmp_path / "runs" / "m.npz", tmp_path / "latest.npz"
+    link.symlink_to(path)
+    fastrnn.save_arrays({"a": np.zeros(2)}, link)  # the target is made
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+    path.chmod(mode)
+    fastrnn.save_arrays({"a": np.ones(2)}, link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == mode
+    np.testing.assert_array_equal(fastrnn.load_arrays(path)["a"], [1, 1])
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 # --- descriptions that nobody wrote -----------------------------------------------------------------------------------
