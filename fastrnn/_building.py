@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -75,19 +76,23 @@ class _Sparing(np.random.Generator):
     A source of chance for constructors whose parameters are about to be replaced by those of a file.
 
     It gives arrays without setting them, and only as many and of such shapes as the file has, so that a file cannot
-    ask for more memory or time than its own size.
+    ask for more memory or time than its own size. Parameters that are made without chance are counted too.
     """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         super().__init__(np.random.PCG64(0))
         self._shapes = {array.shape for array in arrays.values()}
-        self._left = 4 * len(arrays)  # constructors may draw again what they have drawn
+        self._left = 4 * sum(array.size + 1 for array in arrays.values())  # some is drawn, drawn again, and kept
+
+    def count(self, shape: tuple) -> None:
+        if shape in self._shapes:
+            self._left -= math.prod(shape) + 1
+        if shape not in self._shapes or self._left < 0:
+            raise ValueError(f"the description asks for more parameters of shape {shape!s:.80} than there are")
 
     def _take(self, size: Any) -> np.ndarray:
         shape = tuple(size) if isinstance(size, tuple | list) else (size,)
-        self._left -= 1
-        if shape not in self._shapes or self._left < 0:
-            raise ValueError(f"the description asks for more parameters of shape {shape} than there are")
+        self.count(shape)
         return np.empty(shape).view(_Unset)
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0, size: Any = None) -> Any:
@@ -129,8 +134,8 @@ def build(description: Any, arrays: Mapping[str, np.ndarray], rng: int | np.rand
             warnings.simplefilter("ignore")  # whoever made the module has seen them
             module = _built(description, sparing, largest)
         _adopt(module, arrays)
-    except (TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+    except (TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, RecursionError, SyntaxError) as error:
+        raise ValueError(f"{type(error).__name__}: {error!s:.300}") from None
     _give(module, sparing, np.random.default_rng(rng))
     return module
 
@@ -158,7 +163,10 @@ def _built(node: Any, sparing: _Sparing, largest: int) -> Any:
     args = arguments.pop(several[0]) if several else ()
     if _draws(cls):
         arguments["rng"] = sparing
-    return cls(*args, **arguments)
+    module = cls(*args, **arguments)
+    for value in module.params.values():
+        sparing.count(value.shape)
+    return module
 
 
 def _draws(cls: type) -> bool:

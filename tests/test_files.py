@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -271,6 +272,8 @@ BAD = {
     "another dtype": changed(dtype="float64"),
     "an impossible dtype": changed(dtype="O"),
     "no dtype": changed(dtype="float99"),
+    "half a dtype": changed(dtype="(1,"),
+    "a dtype without end": changed(dtype="f" * 100000),
     "a depth without end": nested(3000),
     "an array of its own": {"class": "LayerNorm", "arguments": {"normalized_shape": 2**60}},
     "a wide array of its own": {"class": "LayerNorm", "arguments": {"normalized_shape": 2**34}},
@@ -286,6 +289,21 @@ def test_bad_descriptions(name):
     with pytest.raises(ValueError) as error:
         build(BAD[name], ARRAYS)
     assert len(str(error.value)) < 400
+
+
+def test_many_small_wishes_cannot_ask_for_much_memory():
+    """60 bytes each, and 600 kB of ones and zeros that no source of chance gives."""
+    norm = {"class": "LayerNorm", "arguments": {"normalized_shape": 60000}}
+    description = {"class": "Sequential", "arguments": {"modules": [norm] * 500}}
+    for arrays in (ARRAYS, {"0.weight": np.ones(60000, np.float32)}):
+        tracemalloc.start()
+        try:
+            with pytest.raises(ValueError, match="asks for more parameters of shape"):
+                build(description, arrays)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 10_000_000
 
 
 def test_bad_descriptions_in_files(tmp_path):
