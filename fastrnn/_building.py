@@ -14,6 +14,8 @@ import numpy as np
 
 from fastrnn.module import Module
 
+PLAIN = bool | int | float | str  # what is in a description as it is
+
 # --- a description of a module ---------------------------------------------------------------------------------------
 
 
@@ -35,6 +37,8 @@ def describe(module: Module) -> dict[str, Any]:
     ------
     TypeError
         For a module that is not of this package, or built with something that is no number, text or module.
+    ValueError
+        For a number that is not finite, which JSON has not.
     """
     name = type(module).__name__
     if registry().get(name) is not type(module):
@@ -56,7 +60,9 @@ def _described(where: str, value: Any) -> Any:
         return np.dtype(value).name
     if isinstance(value, np.generic):
         value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {value}, expected a finite number")
+    if value is None or isinstance(value, PLAIN):
         return value
     raise TypeError(f"{where}: {type(value).__name__}, expected a number, a text, a module, or a list of such")
 
@@ -204,6 +210,19 @@ def _adopt(module: Module, arrays: Mapping[str, np.ndarray]) -> None:
     for front, part in _modules(module):
         for name in part.params:
             part.params[name] = np.require(arrays[front + name], requirements=["C", "A", "W"])
+
+
+def compare(module: Module, again: Module) -> None:
+    """ValueError for a module with other parts or settings in it than one that was built of its description."""
+    parts, others = (dict(_modules(whole)) for whole in (module, again))
+    for name in parts | others:
+        part, other = parts.get(name), others.get(name)
+        if type(part) is not type(other):
+            raise ValueError(f"{name[:-1]}: {type(part).__name__}, built as {type(other).__name__}")
+        for setting, value in vars(part).items():
+            was = vars(other).get(setting)
+            if isinstance(value, PLAIN) and isinstance(was, PLAIN) and value != was:
+                raise ValueError(f"{name}{setting}: {value!r}, built as {was!r}")
 
 
 def _some(names: list[str]) -> str:

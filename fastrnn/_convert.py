@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import files
-from fastrnn._building import build
+from fastrnn._building import build, describe
 from fastrnn._files import replacing
 from fastrnn.layers import GRU, LSTM, RNN, Stack
 from fastrnn.layers.recurrent import RecurrentLayer
@@ -22,15 +22,6 @@ KERAS = (".keras", ".h5", ".hdf5")
 ENDINGS = (*files.ENDINGS, *KERAS, ".onnx")
 GATES: dict[int, type[RecurrentLayer]] = {1: RNN, 3: GRU, 4: LSTM}
 PARAMETER = re.compile(r"(?:(.*)\.)?((?:weight|bias)_(?:ih|hh|hr)_l)(\d+)(_reverse)?")
-
-
-def ending(path: str | os.PathLike) -> str:
-    """The one of `ENDINGS` that a path has."""
-    name = os.fspath(path)
-    found = next((end for end in ENDINGS if name.lower().endswith(end)), None)
-    if found is None:
-        raise ValueError(f"path: {name!r}, expected one ending in {', '.join(ENDINGS)}")
-    return found
 
 
 # --- recurrent layers of a state_dict --------------------------------------------------------------------------------
@@ -123,7 +114,7 @@ def convert(source: str, target: str, names: Sequence[str] = (), nonlinearity: s
     ValueError
         If the source is damaged, or the target cannot hold what is in it; then nothing is written.
     """
-    kind = ending(target)
+    kind = files.ending(target, ENDINGS)
     module = _read(source, names, nonlinearity)
     try:
         _write(module, target, kind)
@@ -133,7 +124,7 @@ def convert(source: str, target: str, names: Sequence[str] = (), nonlinearity: s
 
 
 def _read(path: str, names: Sequence[str], nonlinearity: str) -> Module:
-    kind = ending(path)
+    kind = files.ending(path, ENDINGS)
     if kind in KERAS:
         from fastrnn.interop import keras
 
@@ -144,7 +135,7 @@ def _read(path: str, names: Sequence[str], nonlinearity: str) -> Module:
         return _chosen(path, onnx.from_onnx(path), names)
     with files.naming(path, f"no {kind} file, or damaged"):
         arrays, text = files.read(path)
-        module = None if text is None else build(files.parsed(text), arrays)
+        module = None if text is None else files.built(text, arrays)
     if module is not None:
         return _chosen(path, dict(_within(module)), names) if names else module
     with files.naming(path, "not whole layers"):
@@ -211,7 +202,7 @@ def _keras_file(module: Module, kind: str) -> bytes:
 
 def inspect(path: str) -> str:
     """What is in a file: what it is, each array with its shape and dtype, and how much that is."""
-    kind = ending(path)
+    kind = files.ending(path, ENDINGS)
     what, arrays = _LOOKS.get(kind, _of_keras)(path)
     rows = [
         (name, " x ".join(map(str, a.shape)) or "one number", str(a.dtype), f"{a.nbytes:,}")
@@ -229,11 +220,7 @@ def inspect(path: str) -> str:
 def _of_files(path: str) -> tuple[str, Mapping[str, np.ndarray]]:
     with files.naming(path, f"no {files.ending(path)} file, or damaged"):
         arrays, text = files.read(path)
-        if text is None:
-            return "arrays", arrays
-        description = files.parsed(text)
-        build(description, arrays)  # which says what is wrong with it
-        return described(description), arrays
+        return "arrays" if text is None else described(describe(files.built(text, arrays))), arrays
 
 
 def _of_keras(path: str) -> tuple[str, Mapping[str, np.ndarray]]:

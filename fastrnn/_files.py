@@ -24,7 +24,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
     As with `open`, a link stays one, and a file that is there keeps its permissions.
     """
-    path = os.path.realpath(path)
+    path = os.path.realpath(os.fsdecode(path))
     temporary = f"{path}.{secrets.token_hex(4)}"
     with open(temporary, "xb") as file:
         try:
@@ -56,9 +56,11 @@ def read_block(file: Any, size: int) -> np.ndarray:
 
 
 def write_npz(file: BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
-    """What `numpy.savez` writes, whatever the arrays are called."""
+    """What `numpy.savez` writes, whatever the arrays are called; ValueError for a name that no archive can keep."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
+            if zipfile.ZipInfo(name).filename != name:  # cut at a NUL, and without the backslashes of Windows
+                raise ValueError(f"{name!r}: the name of an array, expected one that an .npz file can keep")
             with archive.open(name + ".npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
@@ -72,7 +74,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                members = {info.filename: info for info in archive.infolist()}
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
                 if len(members) < len(archive.infolist()):
                     raise ValueError("a name is there twice")
                 size = os.fstat(file.fileno()).st_size
@@ -80,7 +82,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
                     raise ValueError("its members are compressed, or lie over one another")
                 if not all(0 <= info.header_offset < size for info in members.values()):
                     raise ValueError("a member is outside of the file")
-                return {name.removesuffix(".npy"): _member(file, info) for name, info in members.items()}
+                return {name: _member(file, info) for name, info in members.items()}
         except (ValueError, TypeError, LookupError, EOFError, ArithmeticError, MemoryError, RecursionError, SyntaxError,
                 zipfile.BadZipFile, NotImplementedError, struct.error) as error:  # fmt: skip
             raise ValueError(f"{error}") from None

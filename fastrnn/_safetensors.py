@@ -44,7 +44,7 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
     Raises
     ------
     TypeError, ValueError
-        For another dtype or name, before anything is written.
+        For another dtype, name or number of dimensions, before anything is written.
     """
     header: dict[str, Any] = {METADATA: dict(metadata)} if metadata else {}
     parts, end = [], 0
@@ -55,10 +55,12 @@ def write(file: BinaryIO, arrays: Mapping[str, np.ndarray], metadata: Mapping[st
             raise ValueError(f"{name}: the name of an array, expected another, for the format has this for itself")
         if dtype not in NAMES:
             raise TypeError(f"{name}: dtype {array.dtype}, expected one of {', '.join(map(str, NAMES))}")
+        if array.ndim > MAX_DIMENSIONS:
+            raise ValueError(f"{name}: {array.ndim} dimensions, expected at most {MAX_DIMENSIONS}")
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": NAMES[dtype], "shape": list(array.shape), "data_offsets": [begin, end]}
         parts.append(np.ascontiguousarray(array, dtype))
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()  # which refuses half a character
     text += b" " * (-(8 + len(text)) % ALIGNMENT)
     if len(text) > MAX_HEADER:
         raise ValueError(f"header: {len(text)} bytes, expected at most {MAX_HEADER}")

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from fastrnn import _safetensors
-from fastrnn._building import build, describe
+from fastrnn._building import build, compare, describe
 from fastrnn._files import read_npz, replacing, write_npz
 from fastrnn.module import Module
 
@@ -48,18 +48,18 @@ def save(module: Module, path: str | os.PathLike) -> None:
     Raises
     ------
     TypeError, ValueError
-        For something else than such a module, one whose parts are no longer those it was built with, or another
-        ending; then nothing is written.
+        For something else than such a module, one whose parts or settings are no longer those it was built with, or
+        another ending; then nothing is written.
     """
     if not isinstance(module, Module):
         raise TypeError(f"module: {type(module).__name__}, expected a fastrnn.Module")
     description = describe(module)
     arrays = {p.name: p.value for p in module.parameters()}
     try:
-        build(description, arrays)
+        compare(module, build(description, arrays))
     except ValueError as error:
         raise ValueError(f"module: {type(module).__name__} is not what it was built as ({error})") from None
-    _write(path, arrays, {"version": VERSION, **description})
+    _write(path, arrays, json.dumps({"version": VERSION, **description}))
 
 
 def load(path: str | os.PathLike, *, rng: int | np.random.Generator | None = None) -> Any:
@@ -89,7 +89,7 @@ def load(path: str | os.PathLike, *, rng: int | np.random.Generator | None = Non
         arrays, text = read(path)
         if text is None:
             raise ValueError("arrays without the description of a module, for which there is load_arrays")
-        return build(parsed(text), arrays, rng)
+        return built(text, arrays, rng)
 
 
 def save_arrays(arrays: Mapping[str, Any], path: str | os.PathLike) -> None:
@@ -106,10 +106,12 @@ def save_arrays(arrays: Mapping[str, Any], path: str | os.PathLike) -> None:
     Raises
     ------
     TypeError, ValueError
-        For another dtype or ending; then nothing is written.
+        For another dtype, name or ending; then nothing is written.
     """
-    found = {str(name): np.asarray(value) for name, value in arrays.items()}
+    found = {name: np.asarray(value) for name, value in arrays.items()}
     for name, array in found.items():
+        if not isinstance(name, str):
+            raise TypeError(f"arrays: the name {name!r}, expected a text")
         if array.dtype.kind not in "biufc":
             raise TypeError(f"{name}: dtype {array.dtype}, expected numbers")
     _write(path, found, None)
@@ -140,23 +142,22 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
         return read(path)[0]
 
 
-def ending(path: str | os.PathLike) -> str:
-    """The one of `ENDINGS` that a path has."""
-    name = os.fspath(path)
-    found = next((end for end in ENDINGS if name.lower().endswith(end)), None)
+def ending(path: str | os.PathLike, endings: Sequence[str] = ENDINGS) -> str:
+    """The one of several endings that a path has."""
+    name = os.fsdecode(path)
+    found = next((end for end in endings if name.lower().endswith(end)), None)
     if found is None:
-        raise ValueError(f"path: {name!r}, expected one ending in {' or '.join(ENDINGS)}")
+        raise ValueError(f"path: {name!r}, expected one ending in {', '.join(endings[:-1])} or {endings[-1]}")
     return found
 
 
-def _write(path: str | os.PathLike, arrays: dict[str, np.ndarray], description: dict[str, Any] | None) -> None:
-    text = None if description is None else json.dumps(description, allow_nan=False)
-    if ending(path) == ".npz":
-        with replacing(path) as file:
-            write_npz(file, arrays if text is None else {KEY: np.array(text), **arrays})
-        return
+def _write(path: str | os.PathLike, arrays: dict[str, np.ndarray], text: str | None) -> None:
+    kind = ending(path)
     with replacing(path) as file:
-        _safetensors.write(file, arrays, None if text is None else {KEY: text})
+        if kind == ".npz":
+            write_npz(file, arrays if text is None else {KEY: np.array(text), **arrays})
+        else:
+            _safetensors.write(file, arrays, None if text is None else {KEY: text})
 
 
 @contextmanager
@@ -166,21 +167,22 @@ def naming(path: str | os.PathLike, what: str) -> Iterator[None]:
     try:
         yield
     except (ValueError, MemoryError) as error:
-        raise ValueError(f"{os.fspath(path)}: {what} ({error})") from None
+        raise ValueError(f"{os.fsdecode(path)}: {what} ({error!s:.500})") from None
 
 
 def read(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str | None]:
     """The arrays of a file, and the text of the description of a module if there is one."""
     if ending(path) == ".npz":
         arrays = read_npz(path)
-        return arrays, str(arrays.pop(KEY)) if KEY in arrays else None
+        is_text = KEY in arrays and arrays[KEY].dtype.kind == "U"  # which save_arrays does not write
+        return arrays, str(arrays.pop(KEY)) if is_text else None
     arrays, metadata = _safetensors.read(path)
     return arrays, metadata.get(KEY)
 
 
-def parsed(text: str) -> dict[str, Any]:
-    """The description that a text is."""
+def built(text: str, arrays: Mapping[str, np.ndarray], rng: int | np.random.Generator | None = None) -> Module:
+    """The module whose description a text is."""
     description = _safetensors.parse_json(text)
     if not isinstance(description, dict) or description.pop("version", None) != VERSION:
         raise ValueError(f"the description of a module is not of version {VERSION}")
-    return description
+    return build(description, arrays, rng)

@@ -176,12 +176,43 @@ def test_modules_that_cannot_be_saved(tmp_path):
         ({"a": 1}, TypeError, r"^module: dict, expected a fastrnn.Module"),
         (replaced, ValueError, r"^module: SequenceModel is not what it was built as \("),
         (odd, TypeError, r"^RNN.activations: ufunc, expected a number"),
+        (fastrnn.LSTM(I, H, clip=np.inf), ValueError, r"^LSTM.clip: inf, expected a finite number"),
     ):
         with pytest.raises(error, match=message):
             fastrnn.save(module, tmp_path / "m.npz")
     with pytest.raises(ValueError, match=r"^path: '.*m.pt', expected one ending in .safetensors or .npz"):
         fastrnn.save(fastrnn.RNN(I, H), tmp_path / "m.pt")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_that_was_changed_since_it_was_built_is_not_saved_as_it_was(tmp_path):
+    """Of the same parameters, the file would be of another module."""
+
+    def changed(name, value):
+        module = nn.Sequential(fastrnn.GRU(I, H, batch_first=True, rng=0), nn.Dropout(0.5), nn.ReLU())
+        *way, last = name.split(".")
+        owner = module
+        for step in way:
+            owner = getattr(owner, step)
+        setattr(owner, last, value)
+        return module
+
+    for module, message in (
+        (changed("2", nn.Tanh()), "2: Tanh, built as ReLU"),
+        (
+            changed("0", fastrnn.GRU(I, H, batch_first=True, reset_after=False, rng=0)),
+            "0.reset_after: False, built as ",
+        ),
+        (changed("1.p", 0.1), "1.p: 0.1, built as 0.5"),
+        (changed("0.batch_first", False), "0.batch_first: False, built as True"),
+        (changed("3", nn.Tanh()), "3: Tanh, built as NoneType"),
+    ):
+        with pytest.raises(ValueError, match=rf"^module: Sequential is not what it was built as \({message}"):
+            fastrnn.save(module, tmp_path / "m.npz")
+    assert list(tmp_path.iterdir()) == []
+    stateful = fastrnn.LSTM(I, H, stateful=True, rng=0)
+    stateful(X.astype(np.float32))
+    fastrnn.save(stateful, tmp_path / "m.npz")  # what it remembers is no setting
 
 
 def test_what_a_module_of_ones_own_can_do_instead(tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tracemalloc
 
 import numpy as np
@@ -88,10 +89,28 @@ def test_arrays_that_cannot_be_saved(tmp_path):
         ({"a": np.ones(2, np.longdouble)}, TypeError, r"^a: dtype \S+, expected one of float64, "),
         ({"a": [None]}, TypeError, r"^a: dtype object, expected numbers"),
         ({"__metadata__": np.ones(2)}, ValueError, r"^__metadata__: the name of an array"),
+        ({1: np.ones(2), "1": np.ones(3)}, TypeError, r"^arrays: the name 1, expected a text"),
+        ({"\ud800": np.ones(2)}, ValueError, r"surrogates not allowed"),
+        ({"a": np.ones((1,) * 33)}, ValueError, r"^a: 33 dimensions, expected at most 32"),
     ):
         with pytest.raises(error, match=message):
             fastrnn.save_arrays(arrays, tmp_path / "a.safetensors")
+    for name, message in (("a\0b", r"^'a\\x00b': the name of an array, "), ("\ud800", "surrogates not allowed")):
+        with pytest.raises(ValueError, match=message):
+            fastrnn.save_arrays({name: np.ones(2)}, tmp_path / "a.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz"])
+def test_arrays_may_have_any_names(ending, tmp_path):
+    arrays = {
+        name: np.full(3, k) for k, name in enumerate(("fastrnn", "a", "a.npy", "", "../b", "/", "ünïcode ☃", "c d"))
+    }
+    path = os.fsencode(tmp_path / f"a.{ending}")
+    fastrnn.save_arrays(arrays, path)
+    same(fastrnn.load_arrays(path), arrays)
+    with pytest.raises(ValueError, match="arrays without the description of a module"):
+        fastrnn.load(path)
 
 
 def test_any_layout_of_arrays(tmp_path):
@@ -252,6 +271,7 @@ def test_npz_files_that_lie(tmp_path):
         "no array": archive(("a.npy", b"hello")),
         "empty": archive(("a.npy", b"")),
     }
+    cases["the same, but for the ending"] = archive(("a", array((2,), bytes(8))), ("a.npy", array((2,), bytes(8))))
     with pytest.warns(UserWarning, match="Duplicate name"):
         cases["twice"] = archive(*[("a.npy", array((2,), bytes(8)))] * 2)
     path = tmp_path / "bad.npz"

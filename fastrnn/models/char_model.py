@@ -178,7 +178,7 @@ class CharModel(Module):
         """
         with files.naming(path, "not a weights file of a character model, or damaged"):
             arrays, text = files.read(path)
-            model = build(_described_in(arrays) if text is None else files.parsed(text), arrays)
+            model = build(_described_in(arrays), arrays) if text is None else files.built(text, arrays)
             if not isinstance(model, CharModel):
                 raise ValueError(f"it is a {type(model).__name__}")
         return model
