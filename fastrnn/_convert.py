@@ -41,7 +41,8 @@ def recurrent_layers(arrays: Mapping[str, np.ndarray], nonlinearity: str = "tanh
     Returns
     -------
     dict of str to RNN, LSTM or GRU
-        By what stands in front of their parameters' names, "" for nothing. Time-major, and of the arrays' dtype.
+        By what stands in front of their parameters' names, "" for nothing. Time-major, and of the arrays' dtype, which
+        for half precision is float32.
 
     Raises
     ------
@@ -59,18 +60,20 @@ def recurrent_layers(arrays: Mapping[str, np.ndarray], nonlinearity: str = "tanh
 
 def _layer(front: str, group: dict[str, np.ndarray], nonlinearity: str) -> RecurrentLayer:
     where = f"{front}." if front else ""
-    first, again = (group.get(name) for name in ("weight_ih_l0", "weight_hh_l0"))
-    for name, array in (("weight_ih_l0", first), ("weight_hh_l0", again)):
-        if array is None or array.ndim != 2 or not array.size:
+    expected = {"weight_ih_l0": None, "weight_hh_l0": None} | group
+    first, again, projection = (expected.get(f"weight_{kind}_l0") for kind in ("ih", "hh", "hr"))
+    for name, array in expected.items():
+        if array is None or (name.startswith("weight") and (array.ndim != 2 or not array.size)):
             raise ValueError(f"{where}{name}: {'missing' if array is None else array.shape}, expected a matrix")
-    projection = group.get("weight_hr_l0")
+        if array.dtype.kind != "f":
+            raise ValueError(f"{where}{name}: dtype {array.dtype}, expected floats")
     H = again.shape[1] if projection is None else projection.shape[-1]
     gates = len(again) / H
     if gates not in GATES:
         raise ValueError(f"{where}weight_hh_l0: {len(again)} rows for {H} units, expected 1, 3 or 4 times as many")
     options: dict[str, Any] = {"nonlinearity": nonlinearity} if gates == 1 else {}
     options |= {} if projection is None else {"proj_size": len(projection)}
-    dtype = first.dtype if first.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+    dtype = np.dtype(np.float32 if first.dtype.itemsize < 8 else np.float64)
     layers = 1 + max(int(PARAMETER.fullmatch(name)[3]) for name in group)
     arguments = {
         "input_size": first.shape[1],
@@ -190,6 +193,10 @@ def _keras_file(module: Module, kind: str) -> bytes:
     import keras
 
     if not isinstance(model, keras.Sequential):
+        if not isinstance(module, RecurrentLayer):
+            raise ValueError(
+                f"module: a {type(module).__name__} alone, expected a recurrent layer, or a model with one"
+            )
         model = keras.Sequential([keras.Input((None, module.input_size)), model])
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / f"model{kind}"
@@ -205,7 +212,12 @@ def inspect(path: str) -> str:
     kind = files.ending(path, ENDINGS)
     what, arrays = _LOOKS.get(kind, _of_keras)(path)
     rows = [
-        (name, " x ".join(map(str, a.shape)) or "one number", str(a.dtype), f"{a.nbytes:,}")
+        (
+            name if name.isprintable() else repr(name),  # what the file says is no command to a terminal
+            " x ".join(map(str, a.shape)) or "one number",
+            str(a.dtype),
+            f"{a.nbytes:,}",
+        )
         for name, a in arrays.items()
     ]
     widths = [max([0, *map(len, column)]) for column in zip(*rows, strict=True)] if rows else []
@@ -237,7 +249,8 @@ def _of_onnx(path: str) -> tuple[str, Mapping[str, np.ndarray]]:
 
     layers = onnx.from_onnx(path)
     arrays = {f"{name}.{p.name}": p.value for name, layer in layers.items() for p in layer.parameters()}
-    return f"ONNX model, its recurrent nodes {', '.join(f'{n!r} {layer!r}' for n, layer in layers.items())}", arrays
+    nodes = ", ".join(f"{n!r} {layer!r}" for n, layer in layers.items())
+    return f"ONNX model, its recurrent nodes {nodes or 'none'}", arrays
 
 
 _LOOKS: dict[str, Callable[[str], tuple[str, Mapping[str, np.ndarray]]]] = {

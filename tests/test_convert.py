@@ -78,6 +78,14 @@ def test_half_precision_becomes_single():
     np.testing.assert_array_equal(layer.weight_ih_l0, arrays["weight_ih_l0"])
 
 
+def test_doubles_of_the_other_byte_order_stay_doubles():
+    layer = fastrnn.LSTM(I, H, dtype="float64", rng=0)
+    arrays = {name: value.astype(">f8") for name, value in layer.params.items()}
+    (again,) = _convert.recurrent_layers(arrays).values()
+    assert again.dtype == np.float64
+    np.testing.assert_array_equal(again.weight_hh_l0, layer.weight_hh_l0)
+
+
 def test_several_layers_are_chosen_by_name(capsys):
     lower, upper = fastrnn.GRU(I, H, rng=0), fastrnn.LSTM(H, 2, rng=1)
     fastrnn.save_arrays(state_of(lower, "a.") | state_of(upper, "b."), "two.safetensors")
@@ -118,6 +126,8 @@ def test_onnx(capsys):
     code, out = run(capsys, "convert", "min.npz", "d.onnx")
     assert (code, out) == (2, "fastrnn: layer: MinGRU, expected a fastrnn.RNN, LSTM or GRU\n")
     assert not os.path.exists("d.onnx")
+    open("empty.onnx", "w").close()
+    assert "its recurrent nodes none, 0 bytes" in run(capsys, "inspect", "empty.onnx")[1]
 
 
 def test_keras(capsys):
@@ -138,6 +148,10 @@ def test_keras(capsys):
             again = fastrnn.load("b.safetensors")
             x = X.swapaxes(0, 1)
             np.testing.assert_allclose(again(x)[0], layer(x)[0], atol=1e-6)
+        fastrnn.save(nn.Linear(I, H), "linear.npz")
+        code, out = run(capsys, "convert", "linear.npz", "linear.keras")
+        assert (code, os.path.exists("linear.keras")) == (2, False)
+        assert out.startswith("fastrnn: module: a Linear alone, expected a recurrent layer")
     code, out = run(capsys, "convert", "a.keras", "c.npz")
     assert out.startswith("c.npz: Sequential(modules=[LSTM(input_size=3, hidden_size=4, ")
 
@@ -152,6 +166,8 @@ def test_inspect(capsys):
         "  number  one number  int64     8 bytes\n"
         "2 arrays, 7 numbers\n"
     )
+    fastrnn.save_arrays({"\x1b[2J": np.ones(2)}, "a.npz")
+    assert "'\\x1b[2J'" in run(capsys, "inspect", "a.npz")[1]
     models.CharModel(CharVocabulary("hello"), 2, 3, rng=0).save("c.safetensors")
     out = run(capsys, "inspect", "c.safetensors")[1]
     assert out.startswith("c.safetensors: CharModel(vocabulary=CharVocabulary of 4 characters, embedding_dim=2, ")
@@ -170,6 +186,11 @@ def test_what_does_not_fit_ends_with_code_2_and_writes_nothing(capsys):
         "one too many": whole | {"weight_ih_l7": np.ones((16, 8), np.float32)},
         "far too many": {"weight_ih_l99999999999": np.ones((4, 3))} | whole,
         "another shape": whole | {"weight_hh_l1": np.ones((4, 4), np.float32)},
+        "a projection to no units": state_of(LAYERS["lstm with projections"]) | {"weight_hr_l0": np.ones((2, 0))},
+        "a number as projection": state_of(LAYERS["lstm with projections"]) | {"weight_hr_l0": np.array(1.0)},
+        "quantised": {name: np.ones(value.shape, np.int8) for name, value in whole.items()},
+        "half quantised": whole | {"weight_hh_l2": np.ones((16, 4), np.int8)},
+        "complex": {name: value * 1j for name, value in whole.items()},
     }
     for name, values in arrays.items():
         fastrnn.save_arrays(values, "bad.safetensors")
