@@ -129,6 +129,34 @@ def test_only_what_is_asked_for_is_read():
     assert sorted(read) == [(0, 3), (4, 3)]
 
 
+def test_what_is_compared_to_its_input_reads_it_once():
+    layer, x, cut = make("lstm")
+    read = []
+
+    def note(block):
+        read.append(block.shape)
+        return block
+
+    lazy = cut.map_blocks(note, dtype=x.dtype, meta=np.empty((0, 0, 0), x.dtype))
+    y, _ = map_sequences(layer, lazy, mask=lazy[:, :, 0] > 0)
+    read.clear()
+    (error,) = compute(abs(y[:, :, :I] - lazy).max())
+    np.testing.assert_array_equal(error, abs(layer(x, mask=x[:, :, 0] > 0)[0][:, :, :I] - x).max())
+    assert len(read) == lazy.npartitions
+
+
+@pytest.mark.parametrize("kind", ["lstm", "mingru"])
+def test_chunks_of_nothing_and_resets_to_a_given_state(kind):
+    layer, x, _ = make(kind)
+    rng = np.random.default_rng(2)
+    state = interop._map(lambda a: rng.standard_normal(a.shape).astype(a.dtype), layer(x)[1])
+    lengths, reset = np.array([11, 0, 4, 5, 8, 1, 9]), rng.random((T, B)) < 0.3
+    wanted = layer(x, state, lengths, reset=reset)
+    for chunks in ((0, 4, 0, 7), (0, 3, 0, 4)), ((11, 0), (7, 0)), ((1,) * T, (1,) * B):
+        cut = da.from_array(x, chunks=(*chunks, I))
+        assert_same(compute(*map_sequences(layer, cut, lengths, state=state, reset=reset)), wanted)
+
+
 def test_the_chunks_of_time_of_a_bidirectional_layer_are_joined_and_those_of_others_stay():
     for kind, chunks in (("gru, both ways", (11,)), ("lstm", (4, 4, 3))):
         layer, _, cut = make(kind)
@@ -152,8 +180,9 @@ def test_a_call_uses_as_many_threads_as_it_is_told(monkeypatch):
         assert seen == [count] * 9
 
 
-def test_later_changes_of_the_layer_do_not_matter():
-    layer, x, cut = make("lstm")
+@pytest.mark.parametrize("kind", ["lstm", "stack", "mingru"])
+def test_later_changes_of_the_layer_do_not_matter(kind):
+    layer, x, cut = make(kind)
     results, wanted = map_sequences(layer, cut), layer(x)
     for parameter in layer.parameters():
         parameter.value[...] += 1

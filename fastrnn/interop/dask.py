@@ -14,6 +14,7 @@ True
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 from collections.abc import Callable, Iterator
@@ -102,7 +103,8 @@ def map_sequences(
 
     token = tokenize(pickle.dumps(model))
     sent = dask.delayed(model, name=f"fastrnn-model-{token}", traverse=False)
-    blocks = x.to_delayed().reshape(x.numblocks[:2])
+    # Optimised by itself, the way to x would be gone a second time by whatever else is computed of it.
+    blocks = x.to_delayed(optimize_graph=False).reshape(x.numblocks[:2])
     call = dask.delayed(_call, pure=True)
     pairs: list[list[Any]] = [[] for _ in times]  # [time][batch]
     for k, (first, last) in enumerate(batches):
@@ -189,6 +191,7 @@ def _model(fast: Any) -> tuple[Any, Any]:
         return _model(fast.freeze())
     if fast.stateful:  # these layers cannot be frozen
         raise ValueError("fast: a stateful layer, expected one that starts from the state it is given")
+    fast = copy.deepcopy(fast)  # as it is now
     return fast, fast
 
 
@@ -238,7 +241,7 @@ def _flag_blocks(name: str, value: Any, x: da.Array) -> np.ndarray | None:
         raise TypeError(f"{name}: dtype {value.dtype}, expected bool")
     if value.shape != x.shape[:2]:
         raise ValueError(f"{name}: shape {value.shape}, expected that of x, {x.shape[:2]}")
-    return value.rechunk(x.chunks[:2]).to_delayed()
+    return value.rechunk(x.chunks[:2]).to_delayed(optimize_graph=False)
 
 
 def _check_state(name: str, state: Any, like: Any, B: int) -> None:
