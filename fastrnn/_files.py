@@ -26,20 +26,19 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
     """
     path = os.path.realpath(os.fsdecode(path))
     temporary = f"{path}.{secrets.token_hex(4)}"
-    with open(temporary, "xb") as file:
-        try:
+    file = open(temporary, "xb")  # noqa: SIM115
+    try:
+        with file:  # whose end fails too, on a full disk
             with suppress(FileNotFoundError):
                 shutil.copymode(path, temporary)  # before there is anything in it to be read
             yield file
             file.flush()
             os.fsync(file.fileno())
-            file.close()  # Windows moves no open file
-            os.replace(temporary, path)
-        except BaseException:
-            file.close()
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
 
 
 def read_block(file: Any, size: int) -> np.ndarray:

@@ -239,6 +239,23 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize("ending", ["safetensors", "npz"])
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(ending, tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of files are Unix's")
+    path = tmp_path / f"m.{ending}"
+    fastrnn.save(fastrnn.RNN(2, 3, rng=0), path)
+    old, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    layer = fastrnn.LSTM(30, 40, rng=0)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            fastrnn.save(layer, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions, and links for administrators alone")
 @pytest.mark.parametrize("mode", [0o600, 0o664])
 def test_saving_again_keeps_permissions_and_links(mode, tmp_path):
