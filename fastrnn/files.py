@@ -124,7 +124,7 @@ def load_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path : path
-        Ending in ``.safetensors`` or ``.npz``.
+        Ending in ``.safetensors`` or ``.npz``, the latter not compressed.
 
     Returns
     -------
