@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 import warnings
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -171,6 +173,10 @@ def test_inspect(capsys):
     models.CharModel(CharVocabulary("hello"), 2, 3, rng=0).save("c.safetensors")
     out = run(capsys, "inspect", "c.safetensors")[1]
     assert out.startswith("c.safetensors: CharModel(vocabulary=CharVocabulary of 4 characters, embedding_dim=2, ")
+    fastrnn.save_arrays({"\u2603": np.ones(2)}, "snow.npz")
+    command = [sys.executable, "-m", "fastrnn", "inspect", "snow.npz"]
+    result = subprocess.run(command, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"}, check=True)
+    assert b"\\u2603  2  float64" in result.stdout
     fastrnn.save(nn.ReLU(), "relu.npz")
     assert run(capsys, "inspect", "relu.npz")[1].endswith("bytes\n0 arrays, 0 numbers\n")
 
