@@ -153,6 +153,13 @@ def _parameter_value(name: str, value: Any, old: np.ndarray) -> np.ndarray:
     return array
 
 
+def checked_module(name: str, value: Any) -> Module:
+    """`value`, which must be a module; its parameters are what PyTorch's users hand over."""
+    if not isinstance(value, Module):
+        raise TypeError(f"{name}: {type(value).__name__}, expected a fastrnn.Module, not its parameters")
+    return value
+
+
 def float_dtype(dtype: Any) -> np.dtype:
     """`dtype` as one of the two float types."""
     result = np.dtype(dtype)

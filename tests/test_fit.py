@@ -497,3 +497,28 @@ def test_bad_arguments(options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         trained(model, x, y, **options)
     assert_same(model, untouched)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"model": "gru"}, r"^model: str, expected an object with forward, backward"),
+        ({"loss": "mse"}, r"^loss: str, expected an object with forward, backward"),
+        ({"loss": nn.MSELoss}, r"^loss: the class MSELoss, expected an object"),
+        ({"optimiser": "adam"}, r"^optimiser: str, expected an object with lr, step, zero_grad"),
+        ({"optimiser": nn.Adam(Reader())}, r"^optimiser: of another Reader, expected one of the model"),
+    ],
+)
+def test_parts_that_are_none_or_of_another_model(parts, message):
+    model, untouched = Reader(), Reader()
+    parts = {"model": model, "loss": nn.MSELoss(), "optimiser": nn.Adam(model)} | parts
+    with pytest.raises((TypeError, ValueError), match=message):
+        nn.fit(parts.pop("model"), np.ones((6, 4, 2)), np.ones((6, 1)), **parts)
+    assert_same(model, untouched)
+
+
+def test_an_optimiser_of_a_part_of_the_model_trains_that_part():
+    model, before = Reader(), Reader()
+    nn.fit(model, np.ones((6, 4, 2)), np.ones((6, 1)), loss=nn.MSELoss(), optimiser=nn.Adam(model.head), epochs=1)
+    assert_same(model.gru, before.gru)
+    assert not np.array_equal(model.head.weight, before.head.weight)

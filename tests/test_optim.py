@@ -265,3 +265,22 @@ def test_what_is_no_matrix_of_floats(function):
     if function is not nn.uniform_scaled_:
         with pytest.raises(ValueError, match=r"^gates: 3, expected a divisor of the 4 rows"):
             function(np.zeros((4, 2)), gates=3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda layer: nn.Adam(layer.parameters()),
+        lambda layer: nn.SGD(list(layer.parameters()), 0.1),
+        lambda layer: nn.clip_grad_norm_(layer.parameters(), 1.0),
+        lambda layer: nn.clip_grad_value_(layer.parameters(), 1.0),
+    ],
+)
+def test_parameters_in_place_of_their_module(call):
+    with pytest.raises(TypeError, match=r"^module: (generator|list), expected a fastrnn.Module, not its parameters"):
+        call(nn.Linear(3, 2))
+
+
+def test_a_schedule_of_no_optimiser():
+    with pytest.raises(TypeError, match=r"^optimiser: float, expected one with an lr"):
+        nn.StepLR(0.1, 3)

@@ -14,9 +14,11 @@ from numpy.typing import ArrayLike
 
 from fastrnn._check import positive_int
 from fastrnn._progress import Progress
+from fastrnn.module import Module
 from fastrnn.nn import _resume
 from fastrnn.nn._samples import Batch, Samples
 from fastrnn.nn.clip import clip_grad_norm_
+from fastrnn.nn.optim import Optimiser
 
 __all__ = ["History", "fit"]
 
@@ -205,6 +207,7 @@ def fit(
     -----
     Layers that are `stateful` start from zeros in each epoch and before and after each validation.
     """
+    _check_parts(model, loss, optimiser)
     positive_int("epochs", epochs)
     positive_int("batch_size", batch_size)
     if patience is not None:
@@ -250,6 +253,19 @@ def fit(
     if run.best is not None:
         model.load_state_dict(run.best)
     return run.history
+
+
+def _check_parts(model: Any, loss: Any, optimiser: Any) -> None:
+    """What `fit` calls is there, and the optimiser is of this model and not of one before it."""
+    needed = {"model": (model, "forward", "backward"), "loss": (loss, "forward", "backward")}
+    for name, (part, *names) in (needed | {"optimiser": (optimiser, "lr", "step", "zero_grad")}).items():
+        if isinstance(part, type) or not all(hasattr(part, needs) for needs in names):
+            found = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+            raise TypeError(f"{name}: {found}, expected an object with {', '.join(names)}")
+    if isinstance(optimiser, Optimiser) and isinstance(model, Module):
+        own = {id(parameter.value) for parameter in model.parameters()}
+        if not any(id(parameter.value) in own for parameter in optimiser.module.parameters()):
+            raise ValueError(f"optimiser: of another {type(optimiser.module).__name__}, expected one of the model")
 
 
 def _parts(samples: Samples, validation: Any, fraction: float) -> tuple[Samples, Samples | None]:

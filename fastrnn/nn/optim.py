@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn.module import Module
+from fastrnn.module import Module, checked_module
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimiser", "RMSprop"]
 
@@ -36,12 +36,12 @@ class Optimiser:
 
     Raises
     ------
-    ValueError
-        For a setting that is out of range or not finite.
+    TypeError, ValueError
+        For what is no module, and a setting that is out of range or not finite.
     """
 
     def __init__(self, module: Module, lr: float, weight_decay: float = 0.0, slots: tuple[str, ...] = ()):
-        self.module = module
+        self.module = checked_module("module", module)
         self.lr = _from_zero("lr", lr)
         self.weight_decay = _from_zero("weight_decay", weight_decay)
         self.steps = 0

@@ -31,6 +31,8 @@ class Schedule:
     _changing: tuple[str, ...] = ("base_lr", "steps")  # the numbers that say how far it has come
 
     def __init__(self, optimiser: Any):
+        if not hasattr(optimiser, "lr"):
+            raise TypeError(f"optimiser: {type(optimiser).__name__}, expected one with an lr")
         self.optimiser = optimiser
         self.base_lr = float(optimiser.lr)
         self.steps = 0
