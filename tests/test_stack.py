@@ -299,6 +299,7 @@ def test_state_dict_and_repr():
         ([RNN(2, 3), RNN(3, 3, batch_first=True)], {}, r"^layers\[1\]: batch_first True, expected False as in"),
         ([RNN(2, 3), RNN(3, 3, dtype=np.float64)], {}, r"^layers\[1\]: dtype float64, expected float32 as in"),
         ([RNN(3, 3)] * 2, {}, r"^layers\[1\]: the same object as one below it"),
+        (GRU(2, 3), {}, r"^layers: GRU, expected a sequence of layers"),
         ([GRU(2, 3, bidirectional=True, merge=None)], {}, r"^layers\[0\]: merge=None gives two outputs"),
     ],
 )

@@ -146,6 +146,7 @@ def test_a_frozen_layer_with_dropout_alone_is_the_plain_one():
 def test_bad_arguments():
     for match, make in {
         r"^proj_size: 6, expected fewer than hidden_size = 6": lambda: LSTM(3, 6, proj_size=6),
+        r"^proj_size: 2, expected 0, for only an LSTM has a projection": lambda: GRU(3, 6, proj_size=2),
         r"^forget_bias: 1, expected None for a layer without biases": lambda: LSTM(3, 6, bias=False, forget_bias=1),
         r"^zoneout: 2, expected a probability": lambda: GRU(3, 6, zoneout=2),
         r"^zoneout: a gru has no cell state": lambda: GRU(3, 6, zoneout=(0.1, 0.1)),

@@ -60,6 +60,8 @@ class VariantLayer(RecurrentLayer):
         proj_size: int = 0,
         **common: Any,
     ):
+        if proj_size and self.cell != "lstm":
+            raise ValueError(f"proj_size: {proj_size}, expected 0, for only an LSTM has a projection")
         given = {"activations": activations, "clip": clip, "coupled": bool(coupled), "zoneout": zoneout}
         given |= {"recurrent_dropout": recurrent_dropout, "input_dropout": input_dropout}
         own = self.__dict__

@@ -95,6 +95,8 @@ class Stack(Module):
 
     def __init__(self, layers: Sequence[Module], *, residual: bool | Sequence[bool] = False, skip: str = "none"):
         super().__init__()
+        if isinstance(layers, Module):
+            raise TypeError(f"layers: {type(layers).__name__}, expected a sequence of layers")
         layers = tuple(layers)
         if not layers:
             raise ValueError("layers: none, expected at least one")
