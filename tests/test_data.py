@@ -197,3 +197,32 @@ def test_words_encode_and_decode_their_texts(texts):
         return
     vocabulary = WordVocabulary(texts)
     assert [vocabulary.words[n] for text in texts for n in vocabulary.encode(text)] == words
+
+
+@pytest.mark.parametrize("vocabulary", [CharVocabulary("abc"), WordVocabulary("a b")])
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ([0, -1], r"^numbers: values from -1 to 0, expected 0 to"),
+        ([0, 9], r"^numbers: values from 0 to 9, expected 0 to"),
+        ([0.0, 1.5], r"^numbers: dtype float64, expected integers"),
+    ],
+)
+def test_numbers_that_mean_nothing(vocabulary, numbers, message):
+    assert vocabulary.decode([]) == ""
+    with pytest.raises((ValueError, TypeError), match=message):
+        vocabulary.decode(numbers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("hello", 2, 3), r"^numbers: shape \(\), expected \(N,\)"),
+        ((np.zeros((9, 4), int), 2, 3), r"^numbers: shape \(9, 4\), expected \(N,\)"),
+        ((np.arange(9), 2.5, 3), r"^batch_size: 2.5"),
+        ((np.arange(9), 2, 1.5), r"^steps: 1.5"),
+    ],
+)
+def test_batches_of_no_text(arguments, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        text_batches(*arguments)

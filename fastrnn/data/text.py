@@ -10,12 +10,22 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._check import indices, positive_int
+from fastrnn import _check
+from fastrnn._check import positive_int
 
 
 def read_text(path: str | os.PathLike) -> str:
     """
     Read a text file.
+
+    Parameters
+    ----------
+    path : path
+        Of UTF-8, with or without a byte order mark; ends of lines become line feeds.
+
+    Returns
+    -------
+    str
 
     Raises
     ------
@@ -82,10 +92,10 @@ class CharVocabulary:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             For numbers that no character has.
         """
-        return "".join(map(chr, self.code_points[_known(numbers, len(self))]))
+        return "".join(map(chr, self.code_points[_indices(numbers, len(self))]))
 
 
 def split_words(text: str) -> list[str]:
@@ -154,15 +164,17 @@ class WordVocabulary:
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             For numbers that no word has.
         """
-        return " ".join(self.words[number] for number in _known(numbers, len(self)) if number != self.padding)
+        numbers = _indices(numbers, len(self))
+        return " ".join(self.words[number] for number in numbers if number != self.padding)
 
 
-def _known(numbers: ArrayLike, count: int) -> np.ndarray:
-    """Numbers from 0 to below `count`, in one row."""
-    return indices("numbers", np.asarray(numbers, dtype=np.intp).ravel(), count)
+def _indices(numbers: ArrayLike, count: int) -> np.ndarray:
+    """`numbers` of a vocabulary in one row."""
+    array = _check.as_array("numbers", numbers).ravel()
+    return _check.indices("numbers", array if array.size else array.astype(np.intp), count)  # [] is of float64
 
 
 def _code_points(text: str) -> np.ndarray:
@@ -193,11 +205,13 @@ def text_batches(numbers: np.ndarray, batch_size: int, steps: int) -> Iterator[t
 
     Raises
     ------
-    ValueError
-        If the text is too short for every piece to have an input and a target.
+    TypeError, ValueError
+        For another shape, and a text too short for every piece to have an input and a target.
     """
     batch_size, steps = positive_int("batch_size", batch_size), positive_int("steps", steps)
-    numbers = np.asarray(numbers)
+    numbers = _check.as_array("numbers", numbers)
+    if numbers.ndim != 1:
+        raise ValueError(f"numbers: shape {numbers.shape}, expected (N,)")
     length = (len(numbers) - 1) // batch_size
     if length < 1:
         raise ValueError(f"numbers: {len(numbers)} characters, expected at least {batch_size + 1} for one batch")
