@@ -91,6 +91,11 @@ class Module:
         else:
             super().__setattr__(name, value)
 
+    def __repr__(self) -> str:
+        args, kwargs = self._arguments
+        parts = [_shown(value) for value in args] + [f"{name}={_shown(value)}" for name, value in kwargs.items()]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self.params]
 
@@ -142,6 +147,11 @@ class Module:
         values = {name: _parameter_value(name, mapping[name], old) for name, old in parameters.items()}
         for name, value in values.items():
             parameters[name][...] = value
+
+
+def _shown(value: Any) -> str:
+    """A constructor's argument: a dtype or a function by its name."""
+    return getattr(value, "__name__", None) or repr(value)
 
 
 def _parameter_value(name: str, value: Any, old: np.ndarray) -> np.ndarray:

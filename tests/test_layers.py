@@ -139,9 +139,11 @@ def test_dropout_of_everything_leaves_the_second_layer_its_biases():
     np.testing.assert_array_equal(a, b)
 
 
-def test_dropout_on_a_single_layer_warns():
-    with pytest.warns(UserWarning, match=r"^dropout: it acts between layers"):
-        fastrnn.LSTM(2, 3, dropout=0.5)
+@pytest.mark.parametrize("kind", [fastrnn.RNN, fastrnn.LSTM, fastrnn.IndRNN, fastrnn.MinGRU])
+def test_dropout_on_a_single_layer_warns_where_it_is_made(kind):
+    with pytest.warns(UserWarning, match=r"^dropout: it acts between layers") as caught:
+        kind(2, 3, dropout=0.5)
+    assert caught[0].filename == __file__
 
 
 @every_layer

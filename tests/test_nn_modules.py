@@ -1,5 +1,8 @@
 """Modules of `fastrnn.nn` but attention: gradients by finite differences, parity with PyTorch, padding, bad input."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 from nn_helpers import check_gradients, check_padding, gradients_of, numeric_gradient, randomised
@@ -403,3 +406,11 @@ def test_summary_of_recurrent_layers():
             "118",
         ]
         assert not stateful or layer.state is None
+
+
+def test_modules_show_what_they_were_made_of():
+    gru, head = fastrnn.GRU(3, 4, batch_first=True, rng=0), nn.Linear(4, 2, bias=False, dtype=np.float32, rng=0)
+    model = nn.Sequential(gru, nn.LastStep(), head)
+    assert repr(model) == f"Sequential({gru!r}, LastStep(), Linear(4, 2, bias=False, dtype=float32))"
+    assert repr(copy.deepcopy(model)) == repr(pickle.loads(pickle.dumps(model))) == repr(model)
+    assert repr(gru.freeze().stream(5)) == f"Stream({gru!r}, batch_size=5)"

@@ -252,6 +252,9 @@ class Stream:
             self._stepper = Stepper(layers, self.batch_size, layer.dtype)
         self.reset()
 
+    def __repr__(self) -> str:
+        return f"Stream({self._layer!r}, batch_size={self.batch_size})"
+
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
         Take one time step.

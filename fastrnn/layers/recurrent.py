@@ -118,7 +118,9 @@ class RecurrentLayer(InitialState):
         if not 0 <= self.dropout <= 1:  # False for NaN too
             raise ValueError(f"dropout: {dropout!r}, expected a probability from 0 to 1")
         if self.dropout and self.num_layers == 1:
-            warnings.warn("dropout: it acts between layers, and num_layers is 1", stacklevel=3)
+            above = type(self).__mro__[: type(self).__mro__.index(RecurrentLayer)]
+            calls = sum("__init__" in vars(kind) for kind in above)  # between this and the line that makes the layer
+            warnings.warn("dropout: it acts between layers, and num_layers is 1", stacklevel=2 + calls)
         self.dtype = float_dtype(dtype)
         self.rng = np.random.default_rng(rng)
         bound = 1 / math.sqrt(self.hidden_size)

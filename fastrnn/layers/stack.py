@@ -342,6 +342,9 @@ class StackStream:
         self._wiring = frozen.wiring
         self._streams = [layer.stream(batch_size) for layer in frozen.layers]
 
+    def __repr__(self) -> str:
+        return f"StackStream({self._streams!r}, batch_size={self.batch_size})"
+
     def step(self, x_t: ArrayLike) -> np.ndarray:
         """
         Take one time step.
