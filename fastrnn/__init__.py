@@ -8,7 +8,7 @@ they are first used.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn import functional, reference
 from fastrnn._core.memory import Workspace
@@ -17,6 +17,10 @@ from fastrnn.layers import GRU, LSTM, RNN, IndRNN, MinGRU, MinLSTM, Stack
 from fastrnn.module import Module
 from fastrnn.packed import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 from fastrnn.variants import Variant
+
+if TYPE_CHECKING:  # what __getattr__ imports when it is first used
+    from fastrnn import data, interop, models, nn, viz
+    from fastrnn.files import load, load_arrays, save, save_arrays
 
 __version__ = "0.1.0"
 __all__ = [

@@ -66,7 +66,7 @@ def rnn_forward(
     save: bool = True,
     checkpoint: int | None = None,
     variant: Variant | None = None,
-) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """
     Run a plain RNN over sequences: ``h(t) = act(W_ih x(t) + b_ih + W_hh h(t-1) + b_hh)``.
 
@@ -154,7 +154,7 @@ def lstm_forward(
     checkpoint: int | None = None,
     variant: Variant | None = None,
     return_cell_states: bool = False,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Any, ...]:
     """
     Run an LSTM over sequences.
 
@@ -251,7 +251,7 @@ def gru_forward(
     save: bool = True,
     checkpoint: int | None = None,
     variant: Variant | None = None,
-) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """
     Run a GRU over sequences.
 

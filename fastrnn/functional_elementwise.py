@@ -42,7 +42,7 @@ def indrnn_forward(
     reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
-) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """
     Run an IndRNN over sequences: ``h(t) = act(W_ih x(t) + b + u * h(t-1))``, units independent of each other.
 
@@ -118,7 +118,7 @@ def mingru_forward(
     reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
-) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """
     Run a minGRU over sequences: ``h(t) = (1 - z) h(t-1) + z c``.
 
@@ -189,7 +189,7 @@ def minlstm_forward(
     reset: ArrayLike | None = None,
     reverse: bool = False,
     save: bool = True,
-) -> tuple[np.ndarray, np.ndarray, Cache | None]:
+) -> tuple[np.ndarray, np.ndarray, Any]:
     """
     Run a minLSTM over sequences: ``h(t) = f / (f + i) h(t-1) + i / (f + i) c``.
 

@@ -7,7 +7,10 @@ estimators for scikit-learn, `dask` runs frozen layers over arrays larger than m
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fastrnn.interop import dask, jax, keras, onnx, sklearn, torch
 
 __all__ = ["dask", "jax", "keras", "onnx", "sklearn", "torch"]
 
