@@ -174,6 +174,7 @@ def config_context(
 
     Examples
     --------
+    >>> layer, x = fastrnn.GRU(3, 4, rng=0), np.ones((5, 2, 3), np.float32)
     >>> with fastrnn.config_context(engine="reference"):
     ...     y, state = layer(x)
     """

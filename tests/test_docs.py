@@ -1,4 +1,4 @@
-"""What the documentation shows runs: README.md, docs/, the bridges' docstrings. A library that is missing is named."""
+"""What the documentation shows runs: README.md, docs/, docstrings. A library that is missing is named."""
 
 import doctest
 import importlib
@@ -8,7 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+import fastrnn
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 ROOT = Path(__file__).parent.parent
@@ -51,6 +54,20 @@ def test_docstrings_of_bridges_run(bridge):
     skip_without(bridge)
     result = doctest.testmod(importlib.import_module(f"fastrnn.interop.{bridge}"))
     assert result.attempted > 3
+    assert not result.failed
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["_settings", "files", "layers.frozen", "layers.stack", "models.hierarchical", "models.sequence_generator",
+     "nn.sequential"],
+)  # fmt: skip
+def test_docstrings_run(module, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assumed = {"np": np, "fastrnn": fastrnn}
+    flags = doctest.NORMALIZE_WHITESPACE
+    result = doctest.testmod(importlib.import_module(f"fastrnn.{module}"), extraglobs=assumed, optionflags=flags)
+    assert result.attempted > 1
     assert not result.failed
 
 

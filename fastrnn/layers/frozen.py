@@ -230,9 +230,11 @@ class Stream:
 
     Examples
     --------
-    >>> s = layer.freeze().stream()
-    >>> for x_t in signal:                     # each (1, I)
-    ...     h = s.step(x_t)                    # (1, H)
+    >>> s = fastrnn.LSTM(3, 4, rng=0).freeze().stream()
+    >>> for x_t in np.ones((5, 1, 3), np.float32):  # each (1, I)
+    ...     h = s.step(x_t)  # (1, H)
+    >>> h.shape
+    (1, 4)
     """
 
     def __init__(self, frozen: Frozen, batch_size: int = 1):

@@ -86,9 +86,12 @@ class Stack(Module):
 
     Examples
     --------
-    >>> stack = fastrnn.Stack([LSTM(10, 20), GRU(20, 30), RNN(30, 30)], residual=[False, False, True])
-    >>> y, state = stack(x)                                 # (T, B, 30), and the layers' states in a list
-    >>> fastrnn.Stack([GRU(10, 20), GRU(10 + 20, 40), GRU(10 + 20 + 40, 5)], skip="all")
+    >>> from fastrnn import GRU, LSTM, RNN, Stack
+    >>> stack = Stack([LSTM(10, 20), GRU(20, 30), RNN(30, 30)], residual=[False, False, True])
+    >>> y, state = stack(np.ones((7, 2, 10), np.float32))  # and the layers' states in a list
+    >>> y.shape
+    (7, 2, 30)
+    >>> dense = Stack([GRU(10, 20), GRU(10 + 20, 40), GRU(10 + 20 + 40, 5)], skip="all")
     """
 
     uses_lengths = True

@@ -67,8 +67,9 @@ class HierarchicalRNN(Module):
 
     Examples
     --------
-    >>> model = HierarchicalRNN(8, 32, every=20, batch_first=True)
-    >>> y, (lower_state, upper_state) = model(x, lengths=lengths)
+    >>> from fastrnn import models, nn
+    >>> model = models.HierarchicalRNN(8, 32, every=20, batch_first=True)
+    >>> y, (lower_state, upper_state) = model(np.ones((2, 50, 8), np.float32), lengths=[50, 30])
     >>> classifier = nn.Sequential(model, nn.LastStep(), nn.Linear(model.output_size, 4))
     """
 

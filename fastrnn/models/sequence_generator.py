@@ -39,8 +39,11 @@ class SequenceModel(Module):
 
     Examples
     --------
-    >>> y, cache = model.forward(series[:, :-1])       # to be compared with series[:, 1:]
-    >>> future = model.continue_(series, 100)
+    >>> model = fastrnn.models.SequenceModel(1, 16, rng=0)
+    >>> series = np.sin(np.arange(50, dtype=np.float32) / 3).reshape(1, 50, 1)  # (N, T, F)
+    >>> y, cache = model.forward(series[:, :-1])  # to be compared with series[:, 1:]
+    >>> model.continue_(series, 100).shape
+    (1, 100, 1)
     """
 
     def __init__(

@@ -41,9 +41,18 @@ class Sequential(Module):
 
     Examples
     --------
-    >>> model = Sequential(fastrnn.GRU(8, 32, batch_first=True), LastStep(), Linear(32, 2))
-    >>> logits = model(x, lengths)
+    >>> from fastrnn import nn
+    >>> model = nn.Sequential(fastrnn.GRU(8, 32, batch_first=True, rng=0), nn.LastStep(), nn.Linear(32, 2, rng=0))
+    >>> logits = model(np.ones((3, 100, 8), np.float32), lengths=[100, 7, 0])
     >>> print(model.summary((100, 8)))
+       module    output        parameters
+    -------------------------------------
+       input     (N, 100, 8)
+    0  GRU       (N, 100, 32)       4,032
+    1  LastStep  (N, 32)                0
+    2  Linear    (N, 2)                66
+    -------------------------------------
+       total                        4,098
     """
 
     def __init__(self, *modules: Module):
