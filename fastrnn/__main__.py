@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from fastrnn import __version__
+
 
 def demo(args: argparse.Namespace) -> int:
     """Train a character model and sample from it."""
@@ -65,26 +67,36 @@ def _count(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(prog="python -m fastrnn", description="Recurrent networks on the CPU.")
+    top.add_argument("--version", action="version", version=f"fastrnn {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("demo", help=str(demo.__doc__), description=demo.__doc__)
     command.add_argument("--text", metavar="FILE", help="UTF-8 text to learn; default: Python's language reference")
-    command.add_argument("--out", metavar="PREFIX", default="fastrnn-demo", help="of the .npz and .png (%(default)s)")
-    command.add_argument("--quick", action="store_true", help="a small model on less text, in under 20 seconds")
-    command.add_argument("--epochs", type=_count, help="how often to go through the text")
+    command.add_argument(
+        "--out",
+        metavar="PREFIX",
+        default="fastrnn-demo",
+        help="name of the .npz and .png without the ending (%(default)s)",
+    )
+    command.add_argument("--quick", action="store_true", help="a small model on less text, in a few seconds")
+    command.add_argument("--epochs", type=_count, metavar="N", help="how often to go through the text")
     command.set_defaults(run=demo)
 
     other = commands.add_parser("generate", help=str(generate.__doc__), description=generate.__doc__)
     other.add_argument("weights", metavar="WEIGHTS", help="the .npz file that the demo saved")
-    other.add_argument("--length", type=_count, default=500, help="how many characters (%(default)s)")
+    other.add_argument("--length", metavar="N", type=_count, default=500, help="how many characters (%(default)s)")
     other.set_defaults(run=generate)
     for sampling in (command, other):
-        sampling.add_argument("--prompt", default="The ", help="what the sample starts with")
-        sampling.add_argument("--temperature", type=float, default=0.6, help="0 is the likeliest (%(default)s)")
-        sampling.add_argument("--seed", type=int, default=0, help="of chance (%(default)s)")
+        sampling.add_argument(
+            "--prompt", default="The ", metavar="TEXT", help="what the text starts with (%(default)r)"
+        )
+        sampling.add_argument(
+            "--temperature", metavar="X", type=float, default=0.6, help="0: the likeliest (%(default)s)"
+        )
+        sampling.add_argument("--seed", metavar="N", type=int, default=0, help="another, another text (%(default)s)")
 
     command = commands.add_parser("convert", help=str(convert.__doc__), description=convert.__doc__)
-    kinds = ".safetensors, .npz, .keras, .h5 or .onnx"
+    kinds = ".safetensors, .npz, .keras, .h5, .hdf5 or .onnx"
     command.add_argument("source", metavar="IN", help=f"{kinds}: a module of this package, or what the others have")
     command.add_argument("target", metavar="OUT", help=kinds)
     command.add_argument(
@@ -92,9 +104,14 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         action="append",
         default=[],
-        help="of IN, if it has several; repeated, for a stack",
+        help="which layer of IN, if it has several; given twice or more, they make a stack",
     )
-    command.add_argument("--nonlinearity", choices=("tanh", "relu"), default="tanh", help="of RNNs in a state_dict")
+    command.add_argument(
+        "--nonlinearity",
+        choices=("tanh", "relu"),
+        default="tanh",
+        help="of an RNN in a state_dict",
+    )
     command.set_defaults(run=convert)
 
     command = commands.add_parser("inspect", help=str(inspect.__doc__), description=inspect.__doc__)

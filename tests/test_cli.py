@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+import fastrnn
 from fastrnn import __main__ as cli
 from fastrnn._progress import Progress
 from fastrnn.models import CharModel
@@ -64,6 +65,12 @@ def test_info(capsys):
     assert out.startswith("fastrnn 0.")
     for word in ("engine", "isa", "threads", "BLAS"):
         assert word in out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out == f"fastrnn {fastrnn.__version__}\n"
 
 
 def test_bad_texts_end_with_code_2_and_write_nothing(tmp_path, monkeypatch, capsys):
