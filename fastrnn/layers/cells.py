@@ -14,11 +14,14 @@ class RNN(VariantLayer):
 
     Parameters
     ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As of `torch.nn` and of `fastrnn.layers.recurrent.RecurrentLayer`.
     nonlinearity : {"tanh", "relu"}
         The activation, after `num_layers` as in `torch.nn.RNN`.
     **common
-        All others are those of `RecurrentLayer`, and those for variants in `fastrnn.layers.VariantLayer`: activations,
-        clip, layer_norm, zoneout, recurrent_dropout, input_dropout.
+        Those of `fastrnn.layers.recurrent.RecurrentLayer`, merge, stateful, learn_initial_state, dtype and rng; and
+        those for variants in `fastrnn.layers.VariantLayer`, activations, clip, layer_norm, zoneout, recurrent_dropout
+        and input_dropout.
     """
 
     cell = "rnn"
@@ -51,6 +54,8 @@ class LSTM(VariantLayer):
 
     Parameters
     ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As of `torch.nn` and of `fastrnn.layers.recurrent.RecurrentLayer`.
     proj_size : int
         The width P of h, y and the h of the state, made of the cell's H units by ``weight_hr_l{k}`` (P, H), as in
         `torch.nn.LSTM`; 0 is none. c has H units all the same.
@@ -61,8 +66,9 @@ class LSTM(VariantLayer):
     forget_bias : float, keyword only
         What the two biases of f add up to at first; None leaves them as the others. Jozefowicz et al. 2015 give it 1.
     **common
-        All others are those of `RecurrentLayer`, and those for variants in `fastrnn.layers.VariantLayer`: activations,
-        clip, layer_norm, zoneout, recurrent_dropout, input_dropout.
+        Those of `fastrnn.layers.recurrent.RecurrentLayer`, merge, stateful, learn_initial_state, dtype and rng; and
+        those for variants in `fastrnn.layers.VariantLayer`, activations, clip, layer_norm, zoneout, recurrent_dropout
+        and input_dropout.
     """
 
     cell = "lstm"
@@ -105,6 +111,8 @@ class GRU(VariantLayer):
 
     Parameters
     ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As of `torch.nn` and of `fastrnn.layers.recurrent.RecurrentLayer`.
     reset_after : bool, keyword only
         Whether the reset gate is applied after the recurrent product, as in PyTorch, or before it.
     **common

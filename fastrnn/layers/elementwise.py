@@ -73,8 +73,12 @@ class IndRNN(ElementwiseLayer):
 
     Parameters
     ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As of `torch.nn` and of `fastrnn.layers.recurrent.RecurrentLayer`.
     nonlinearity : {"relu", "tanh"}, keyword only
-        The activation. All others are those of `RecurrentLayer`.
+        The activation.
+    **common
+        Those of `fastrnn.layers.recurrent.RecurrentLayer`: merge, stateful, learn_initial_state, dtype and rng.
     """
 
     cell = "indrnn"
@@ -140,10 +144,14 @@ class MinGRU(_MinLayer):
 
     Parameters
     ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As of `torch.nn` and of `fastrnn.layers.recurrent.RecurrentLayer`.
     candidate : {"linear", "positive"}, keyword only
         What a candidate goes through.
     scan : {"sequential", "parallel"}, keyword only
-        How the steps are run through. All others are those of `RecurrentLayer`.
+        How the steps are run through.
+    **common
+        Those of `fastrnn.layers.recurrent.RecurrentLayer`: merge, stateful, learn_initial_state, dtype and rng.
     """
 
     cell = "mingru"
@@ -158,10 +166,14 @@ class MinLSTM(_MinLayer):
 
     Parameters
     ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        As of `torch.nn` and of `fastrnn.layers.recurrent.RecurrentLayer`.
     candidate : {"linear", "positive"}, keyword only
         What a candidate goes through.
     scan : {"sequential", "parallel"}, keyword only
-        How the steps are run through. All others are those of `RecurrentLayer`.
+        How the steps are run through.
+    **common
+        Those of `fastrnn.layers.recurrent.RecurrentLayer`: merge, stateful, learn_initial_state, dtype and rng.
     """
 
     cell = "minlstm"

@@ -40,7 +40,7 @@ class LayerCache:
 
 class RecurrentLayer(InitialState):
     """
-    A stack of cells; `fastrnn.layers.cells` holds the three that users see.
+    A stack of cells: what the layers that users see, `RNN`, `LSTM`, `GRU` and others, have in common.
 
     Parameters
     ----------

@@ -19,6 +19,9 @@ class LuongAttention(Module):
     ----------
     hidden_size, memory_size : int
         H of the decoder, E of the encoder.
+    dtype : {float32, float64}
+    rng : int, numpy.random.Generator or None
+        The source of the initial parameters.
 
     Notes
     -----
@@ -62,6 +65,9 @@ class BahdanauAttention(Module):
     ----------
     hidden_size, memory_size, size : int
         H of the decoder, E of the encoder, and A, the width of the score's layer.
+    dtype : {float32, float64}
+    rng : int, numpy.random.Generator or None
+        The source of the initial parameters.
 
     Notes
     -----

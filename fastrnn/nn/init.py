@@ -67,7 +67,19 @@ def glorot_normal_(weight: np.ndarray, gain: float = 1.0, *, gates: int = 1, rng
     """
     Normal, with the variance ``2 gain^2 / (inputs + outputs)``, as `torch.nn.init.xavier_normal_`.
 
-    Parameters and result are those of `glorot_uniform_`; equation 12 of the same paper.
+    Parameters
+    ----------
+    weight, gain, gates, rng
+        As of `glorot_uniform_`.
+
+    Returns
+    -------
+    array
+        `weight`.
+
+    Notes
+    -----
+    Equation 12 of the same paper.
     """
     deviation = gain * _glorot(weight, gates)
     weight[...] = deviation * np.random.default_rng(rng).standard_normal(weight.shape)
