@@ -1,7 +1,8 @@
 """The recurrent cells over whole sequences, forward and backward, compiled.
 
-Same names, signatures and results as `fastrnn.reference`, which holds the equations. Shapes: T time steps, B sequences,
-I inputs, H hidden units, G gates (RNN 1, LSTM 4, GRU 3). All arrays of a call share one dtype, float32 or float64.
+Same names, arguments and results as `fastrnn.reference`, which holds the equations and lacks `need=` alone. Shapes: T
+time steps, B sequences, I inputs, H hidden units, G gates (RNN 1, LSTM 4, GRU 3). All arrays of a call share one dtype,
+float32 or float64.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The equations of the recurrent cells in plain NumPy: the specification, and the slowest engine.
 
-Same names, signatures and results as `fastrnn.functional`; the shapes are said there. Gate blocks are PyTorch's:
-LSTM i f g o, GRU r z n. Read a `*_step` beside its equations, then the loop that drives it, then its mirror.
+Same names, arguments and results as `fastrnn.functional`, but for its `need=`; the shapes are said there. Gate blocks
+are PyTorch's: LSTM i f g o, GRU r z n. Read a `*_step` beside its equations, then the loop that drives it, then its
+mirror.
 
 A sequence that has ended (or, in reverse, not yet begun) keeps its state, and its outputs are zeros. `Walk` (in
 `fastrnn._walk`) says which sequences run at which step; everything else is the cell. Variants of the cells are in
