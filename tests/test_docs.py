@@ -40,6 +40,20 @@ def test_every_page_has_an_example():
     assert {example.values[0].name for example in EXAMPLES} == pages - {"semantics.md"}
 
 
+def test_links_lead_to_files_and_headings():
+    found = 0
+    for page in (ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")):
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+        for link in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
+            target = page.parent / link[0] if link[0] else page
+            assert target.exists(), f"{page.name}: {link[0]}"
+            if link[1]:
+                headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.M)
+                assert link[1] in {"#" + re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, link
+            found += 1
+    assert found > 30
+
+
 @pytest.mark.filterwarnings("ignore")  # of the libraries
 @pytest.mark.parametrize(("path", "code"), EXAMPLES)
 def test_examples_run(path, code, tmp_path, monkeypatch):
