@@ -24,9 +24,13 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
     As with `open`, a link stays one, and a file that is there keeps its permissions.
     """
-    path = os.path.realpath(os.fsdecode(path))
+    given, path = path, os.path.realpath(os.fsdecode(path))
     temporary = f"{path}.{secrets.token_hex(4)}"
-    file = open(temporary, "xb")  # noqa: SIM115
+    try:
+        file = open(temporary, "xb")  # noqa: SIM115
+    except OSError as error:
+        error.filename = os.fspath(given)  # which the caller knows
+        raise
     try:
         with file:  # whose end fails too, on a full disk
             with suppress(FileNotFoundError):

@@ -108,6 +108,8 @@ def save_arrays(arrays: Mapping[str, Any], path: str | os.PathLike) -> None:
     TypeError, ValueError
         For another dtype, name or ending; then nothing is written.
     """
+    if not isinstance(arrays, Mapping):
+        raise TypeError(f"arrays: {type(arrays).__name__}, expected arrays by name, such as a state_dict()")
     found = {name: np.asarray(value) for name, value in arrays.items()}
     for name, array in found.items():
         if not isinstance(name, str):

@@ -215,6 +215,16 @@ def test_a_module_that_was_changed_since_it_was_built_is_not_saved_as_it_was(tmp
     fastrnn.save(stateful, tmp_path / "m.npz")  # what it remembers is no setting
 
 
+def test_what_cannot_be_written_is_named(tmp_path):
+    layer, path = fastrnn.GRU(2, 3, rng=0), str(tmp_path / "missing" / "gru.npz")
+    with pytest.raises(FileNotFoundError) as caught:
+        fastrnn.save(layer, path)
+    assert caught.value.filename == path
+    with pytest.raises(TypeError, match=r"^arrays: GRU, expected arrays by name"):
+        fastrnn.save_arrays(layer, tmp_path / "gru.npz")
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_a_module_of_ones_own_can_do_instead(tmp_path):
     own = Own(3)
     own.w = own.w + 1
