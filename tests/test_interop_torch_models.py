@@ -117,6 +117,12 @@ def test_nothing_is_replaced_or_restored_where_one_cannot_be():
     assert type(model[0]) is interop.GRU
 
 
+@pytest.mark.parametrize("change", [interop.replace_rnns, interop.restore_rnns])
+def test_what_is_no_model_of_torch(change):
+    with pytest.raises(TypeError, match=r"^model: GRU, expected a torch.nn.Module"):
+        change(fastrnn.GRU(2, 3))
+
+
 def test_training_is_the_same(model):
     other = copy.deepcopy(model)
     interop.replace_rnns(other)

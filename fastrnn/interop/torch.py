@@ -19,6 +19,7 @@ True
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -361,6 +362,12 @@ def _float(name: str, tensor: torch.Tensor) -> None:
 # --- existing models -------------------------------------------------------------------------------------------------
 
 
+def _modules(model: torch.nn.Module) -> Iterable[tuple[str, torch.nn.Module]]:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model: {type(model).__name__}, expected a torch.nn.Module")
+    return model.named_modules()
+
+
 def replace_rnns(model: torch.nn.Module) -> list[str]:
     """
     Have every `torch.nn.RNN`, `LSTM` and `GRU` in a model run on this package's kernels, in place.
@@ -384,7 +391,7 @@ def replace_rnns(model: torch.nn.Module) -> list[str]:
         For parameters of another type than float32 or float64, or elsewhere than on the CPU; then nothing has been
         changed.
     """
-    found = [(name, module) for name, module in model.named_modules() if type(module) in OURS]
+    found = [(name, module) for name, module in _modules(model) if type(module) in OURS]
     for name, module in found:
         for parameter, value in module.named_parameters(name):
             _float(parameter, value)
@@ -411,10 +418,10 @@ def restore_rnns(model: torch.nn.Module) -> list[str]:
 
     Raises
     ------
-    ValueError
-        For a module with a variant that `torch.nn` does not have; then nothing has been changed.
+    TypeError, ValueError
+        For what is no model, or a module with a variant that `torch.nn` does not have; then nothing has been changed.
     """
-    found = [(name, module) for name, module in model.named_modules() if type(module) in THEIRS]
+    found = [(name, module) for name, module in _modules(model) if type(module) in THEIRS]
     for name, module in found:
         if not _is_plain(module):
             raise ValueError(f"{name or 'model'}: {module}, expected a cell that torch.nn has")
