@@ -271,9 +271,10 @@ def test_a_checkpoint_of_something_else_is_an_error_and_changes_nothing(tmp_path
     path = tmp_path / "run.npz"
     trained(Reader(), x, y, epochs=1, checkpoint=path)
     model, untouched, split = Reader(rng=4), Reader(rng=4), {"validation_split": 0.25}
+    adam = nn.Adam(model)
     for options, message in (
         ({"optimiser": nn.SGD(model)}, r"with optimiser Adam, expected SGD"),
-        ({"schedule": nn.StepLR(nn.SGD(model), 2)}, r"with schedule None, expected StepLR"),
+        ({"optimiser": adam, "schedule": nn.StepLR(adam, 2)}, r"with schedule None, expected StepLR"),
         ({"patience": 3, **split}, r"with patience False, expected True"),
         ({"rng": np.random.Generator(np.random.MT19937(0))}, r"with generators .*PCG64.*, expected .*MT19937"),
         ({"optimiser": nn.Adam(model.gru)}, r"of another model, optimiser or schedule"),
@@ -507,6 +508,9 @@ def test_bad_arguments(options, message):
         ({"loss": nn.MSELoss}, r"^loss: the class MSELoss, expected an object"),
         ({"optimiser": "adam"}, r"^optimiser: str, expected an object with lr, step, zero_grad"),
         ({"optimiser": nn.Adam(Reader())}, r"^optimiser: of another Reader, expected one of the model"),
+        ({"schedule": nn.StepLR(nn.SGD(Reader()), 2)}, r"^schedule: of another SGD, expected one of the optimiser"),
+        ({"schedule": 0.1}, r"^schedule: float, expected an object with step"),
+        ({"callbacks": print}, r"^callbacks: builtin_function_or_method, expected an iterable of functions"),
     ],
 )
 def test_parts_that_are_none_or_of_another_model(parts, message):
@@ -522,3 +526,10 @@ def test_an_optimiser_of_a_part_of_the_model_trains_that_part():
     nn.fit(model, np.ones((6, 4, 2)), np.ones((6, 1)), loss=nn.MSELoss(), optimiser=nn.Adam(model.head), epochs=1)
     assert_same(model.gru, before.gru)
     assert not np.array_equal(model.head.weight, before.head.weight)
+
+
+def test_callbacks_of_an_iterator_are_called_after_each_epoch():
+    seen = []
+    calls = (lambda record, model, k=k: seen.append((record["epoch"], k)) for k in range(2))
+    trained(Reader(), np.ones((6, 4, 2)), np.ones((6, 1)), epochs=2, callbacks=calls)
+    assert seen == [(1, 0), (1, 1), (2, 0), (2, 1)]

@@ -19,6 +19,7 @@ from fastrnn.nn import _resume
 from fastrnn.nn._samples import Batch, Samples
 from fastrnn.nn.clip import clip_grad_norm_
 from fastrnn.nn.optim import Optimiser
+from fastrnn.nn.schedules import Schedule
 
 __all__ = ["History", "fit"]
 
@@ -207,7 +208,10 @@ def fit(
     -----
     Layers that are `stateful` start from zeros in each epoch and before and after each validation.
     """
-    _check_parts(model, loss, optimiser)
+    _check_parts(model, loss, optimiser, schedule)
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks: {type(callbacks).__name__}, expected an iterable of functions")
+    callbacks = tuple(callbacks)  # every epoch needs them, and an iterator ends
     positive_int("epochs", epochs)
     positive_int("batch_size", batch_size)
     if patience is not None:
@@ -255,10 +259,13 @@ def fit(
     return run.history
 
 
-def _check_parts(model: Any, loss: Any, optimiser: Any) -> None:
-    """What `fit` calls is there, and the optimiser is of this model and not of one before it."""
+def _check_parts(model: Any, loss: Any, optimiser: Any, schedule: Any) -> None:
+    """What `fit` calls is there, and an optimiser or schedule is not of another run, where it would change nothing."""
     needed = {"model": (model, "forward", "backward"), "loss": (loss, "forward", "backward")}
-    for name, (part, *names) in (needed | {"optimiser": (optimiser, "lr", "step", "zero_grad")}).items():
+    needed["optimiser"] = (optimiser, "lr", "step", "zero_grad")
+    if schedule is not None:
+        needed["schedule"] = (schedule, "step")
+    for name, (part, *names) in needed.items():
         if isinstance(part, type) or not all(hasattr(part, needs) for needs in names):
             found = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
             raise TypeError(f"{name}: {found}, expected an object with {', '.join(names)}")
@@ -266,6 +273,8 @@ def _check_parts(model: Any, loss: Any, optimiser: Any) -> None:
         own = {id(parameter.value) for parameter in model.parameters()}
         if not any(id(parameter.value) in own for parameter in optimiser.module.parameters()):
             raise ValueError(f"optimiser: of another {type(optimiser.module).__name__}, expected one of the model")
+    if isinstance(schedule, Schedule) and schedule.optimiser is not optimiser:
+        raise ValueError(f"schedule: of another {type(schedule.optimiser).__name__}, expected one of the optimiser")
 
 
 def _parts(samples: Samples, validation: Any, fraction: float) -> tuple[Samples, Samples | None]:
