@@ -224,7 +224,7 @@ extern const fr_table *const fr_table_neon;
 extern const fr_table *const fr_table_baseline;
 
 /* GCC's vector extensions, which Clang shares. Any other compiler gets the scalar baseline. */
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(FR_SCALARS)
 #define FR_VECTORS 1
 #else
 #define FR_VECTORS 0
