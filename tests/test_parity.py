@@ -24,6 +24,8 @@ SIZES = (  # T, B, I, H
     (5, 6, 1, 33),
     (3, 5, 2, 97),  # too few steps, and in the next line too large, for the transposed copy of W_hh
     (5, 2, 3, 190),
+    (3, 5, 212, 236),  # large enough to be packed for weight gradients, of every number of vectors in the last panel
+    (2, 6, 252, 204),
     (4, 3, 0, 6),
     (0, 3, 4, 5),
     (3, 0, 4, 5),
