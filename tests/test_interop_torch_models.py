@@ -263,6 +263,19 @@ def test_the_operator(cell):
     torch.library.opcheck(torch.ops.fastrnn.cell, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+def test_the_operator_keeps_its_output(cell):
+    """Backward reads it: a compiler that takes it for finished with would have others' results in its memory."""
+    module = getattr(interop, cell.upper())(2, 3)
+    x = torch.randn(4, 2, 2)
+    call = _torch_cell.Call(cell, {"lengths": None, "reverse": False, **module._options()})
+    states = [None] * len(module.state_names)
+    y, *_ = _torch_op.opaque(call, (x, *states, *module.parameters()), True)
+    y.detach().zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        y.sum().backward()
+
+
 def test_nothing_is_left_of_what_is_dropped():
     model = Model()
     interop.replace_rnns(model)

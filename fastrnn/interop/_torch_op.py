@@ -2,7 +2,8 @@
 
 An operator has only tensors to hand its backward pass. So a forward pass also returns a number in a tensor whose
 memory belongs to an array that holds the cache: the cache lives as long as the tensor does. Whoever comes with a number
-that is no longer known, for its cache is used up, has the forward pass run again.
+that is no longer known, for its cache is used up, has the forward pass run again. The cache refers to y, which goes to
+the backward pass for no other reason than that a compiler that sees no more use of it makes other results in its memory.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def _forward_shapes(cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, n
 
 
 def _backward(
-    cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, nonlinearity, reset_after, number, dy, dh, dc, need
+    cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, nonlinearity, reset_after, y, number, dy, dh, dc, need
 ):
     call = _call(cell, lengths, reverse, nonlinearity, reset_after)
     tensors = _of_cell(cell, (x, h0, c0, w_ih, w_hh, b_ih, b_hh))
@@ -71,7 +72,7 @@ def _backward(
 
 
 def _backward_shapes(
-    cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, nonlinearity, reset_after, number, dy, dh, dc, need
+    cell, x, h0, c0, w_ih, w_hh, b_ih, b_hh, lengths, reverse, nonlinearity, reset_after, y, number, dy, dh, dc, need
 ):
     tensors = (x, h0, c0, w_ih, w_hh, b_ih, b_hh)
     return [t.new_empty(t.shape) for t, wanted in zip(tensors, need, strict=True) if wanted]
@@ -84,17 +85,17 @@ def _of_cell(cell: str, values: Any) -> tuple:
 
 def _setup(ctx: Any, inputs: tuple, output: tuple) -> None:
     cell, *tensors, lengths, reverse, nonlinearity, reset_after, _ = inputs
-    ctx.save_for_backward(*tensors, lengths, output[3])
+    ctx.save_for_backward(*tensors, lengths, output[0], output[3])
     ctx.call = cell, reverse, nonlinearity, reset_after
     ctx.set_materialize_grads(False)
 
 
 def _gradients(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, _: None) -> tuple:
-    *tensors, lengths, number = ctx.saved_tensors
+    *tensors, lengths, y, number = ctx.saved_tensors
     cell, *options = ctx.call
     need = list(ctx.needs_input_grad[1:8])
     dc = dc if cell == "lstm" else None
-    found = iter(torch.ops.fastrnn.cell_backward(cell, *tensors, lengths, *options, number, dy, dh, dc, need))
+    found = iter(torch.ops.fastrnn.cell_backward(cell, *tensors, lengths, *options, y, number, dy, dh, dc, need))
     return None, *(next(found) if wanted else None for wanted in need), *[None] * 5
 
 
@@ -107,7 +108,7 @@ def _define(name: str, schema: str, function: Any, shapes: Any) -> Any:
 _define("cell", f"({ARGUMENTS}, bool save) -> (Tensor, Tensor, Tensor, Tensor)", _forward, _forward_shapes)
 _define(
     "cell_backward",
-    f"({ARGUMENTS}, Tensor number, Tensor? dy, Tensor? dh, Tensor? dc, bool[] need) -> Tensor[]",
+    f"({ARGUMENTS}, Tensor y, Tensor number, Tensor? dy, Tensor? dh, Tensor? dc, bool[] need) -> Tensor[]",
     _backward,
     _backward_shapes,
 )
