@@ -31,7 +31,7 @@ class Call(NamedTuple):
 
 def run(call: Call, tensors: tuple[torch.Tensor | None, ...], save: bool) -> tuple[list[np.ndarray], Cache | None]:
     """The outputs y, h_n (c_n), and the cache if that is to be saved; nothing is copied on the way in."""
-    arrays = [None if t is None else t.detach().numpy() for t in tensors]
+    arrays = [None if t is None else t.numpy(force=True) for t in tensors]
     for k in range(1, len(TENSORS[call.cell]) - 4):
         arrays[k] = None if arrays[k] is None else arrays[k][0]
     if call.variant is None:
@@ -52,8 +52,8 @@ def run_backward(
     want = [name for name, wanted in zip(names, need, strict=False) if wanted]
     if any(need[own:]):
         want.append("variant")
-    arriving = [None if d is None else d.detach().numpy()[0] for d in dstates]
-    dy = None if dy is None else dy.detach().numpy()
+    arriving = [None if d is None else d.numpy(force=True)[0] for d in dstates]
+    dy = None if dy is None else dy.numpy(force=True)
     grads = BACKWARD[call.cell](cache, dy, *arriving, need=want)
     found = [*grads[:own], *(grads.variant[name] if "variant" in want else None for name in call.arrays)]
     for k in range(1, 1 + len(dstates)):
