@@ -475,6 +475,55 @@ def test_other_bad_arguments(pair):
             pair[1](3, 4, peepholes=True)
 
 
+def test_what_is_no_tensor_is_named(pair):
+    module = pair[1](3, 4)
+    with pytest.raises(TypeError, match="input: ndarray, expected a tensor or PackedSequence"):
+        module(X.numpy())
+    state, wrong = torch.zeros(1, 2, 4), np.zeros((1, 2, 4))
+    lstm = module.cell == "lstm"
+    with pytest.raises(TypeError, match="c_0: ndarray, expected a tensor" if lstm else "h_0: tuple, expected a tensor"):
+        module(X, (state, wrong))
+
+
+def test_marks_are_refused_in_the_axes_of_the_caller(pair):
+    module = pair[1](3, 4, batch_first=True)
+    x, ones = torch.zeros(2, 5, 3), torch.ones(2, 5, dtype=torch.bool)
+    for name in ("mask", "reset"):
+        with pytest.raises(ValueError, match=rf"{name}: shape \(5, 2\), expected \(B, T\) = \(2, 5\); transposed"):
+            module(x, **{name: ones.T})
+        with pytest.raises(TypeError, match=f"{name}: dtype float32, expected bool"):
+            module(x, **{name: ones.float()})
+
+
+def test_tensors_that_are_negated_as_they_are_read(pair):
+    theirs, ours = pair_of(*pair, 3, 4)
+    x = torch.randn(5, 2, 3, dtype=torch.complex64).conj().imag
+    assert x.is_neg()
+    assert torch.allclose(ours(x)[0], theirs(x)[0], atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit's, that it is deprecated
+def test_nothing_passes_for_a_constant(pair):
+    """What has to see the computation, and does not, says so."""
+    module = pair[1](3, 4)
+    weights = dict(module.named_parameters())
+    x = torch.randn(5, 2, 3)
+
+    def total(weights):
+        return torch.func.functional_call(module, weights, (x,))[0].sum()
+
+    with pytest.raises(RuntimeError, match=r"torch.func's transforms .* see restore_rnns"):
+        torch.func.grad(total)(weights)
+    for wants in (True, False):
+        module.requires_grad_(wants)
+        with pytest.raises(RuntimeError, match=r"torch.jit.trace .* see restore_rnns"):
+            torch.jit.trace(module, x)
+        with torch.autograd.forward_ad.dual_level(), torch.set_grad_enabled(wants):
+            assert module(x)[0].shape == (5, 2, 4)
+            with pytest.raises(NotImplementedError, match="forward mode AD"):
+                module(torch.autograd.forward_ad.make_dual(x, x))
+
+
 def test_empty_batches_and_sequences(pair):
     _, module = pair_of(*pair, 3, 4)
     y, _ = module(torch.zeros(5, 0, 3))

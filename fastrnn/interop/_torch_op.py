@@ -3,7 +3,7 @@
 An operator has only tensors to hand its backward pass. So a forward pass also returns a number in a tensor whose
 memory belongs to an array that holds the cache: the cache lives as long as the tensor does. Whoever comes with a number
 that is no longer known, for its cache is used up, has the forward pass run again. The cache refers to y, which goes to
-the backward pass for no other reason than that a compiler that sees no more use of it makes other results in its memory.
+the backward pass for that reason alone: where a compiler sees no more use of it, it has other results in its memory.
 """
 
 from __future__ import annotations

@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import layers, variants
+from fastrnn import _check, layers, variants
 from fastrnn.layers._variant import NAMES
 from fastrnn.layers.recurrent import RecurrentLayer
 
 try:
     import torch
+    from torch.autograd import forward_ad
     from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 except ImportError:
     raise ImportError("torch is not installed; pip install 'fastrnn[torch]'") from None
@@ -176,6 +177,8 @@ class _Recurrent:
             if lengths is not None or mask is not None or reset is not None:
                 raise ValueError("lengths, mask, reset: given beside a PackedSequence, expected None")
             return self._forward_packed(input, states)
+        if not isinstance(input, torch.Tensor):
+            raise TypeError(f"input: {type(input).__name__}, expected a tensor or PackedSequence")
         if input.dim() not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.dim()}D instead")
         batched, batch_axis = input.dim() == 3, 0 if self.batch_first else 1
@@ -192,7 +195,8 @@ class _Recurrent:
         which = {"lengths": lengths, "mask": mask, "reset": reset}
         if self.batch_first:
             for name in ("mask", "reset"):
-                which[name] = None if which[name] is None else np.asarray(which[name]).T
+                marks = _check.flags_array(name, which[name], "(B, T)", tuple(input.shape[:2]))
+                which[name] = None if marks is None else marks.T
             y, final = self._run(input.transpose(0, 1), states, which)
             y = y.transpose(0, 1)
         else:
@@ -216,10 +220,15 @@ class _Recurrent:
     def _states(self, hx: Any) -> list[torch.Tensor | None]:
         """The initial states by themselves, None for zeros."""
         if len(self.state_names) == 1 or hx is None:
-            return [hx] * len(self.state_names)
-        if not (isinstance(hx, tuple | list) and len(hx) == 2):
+            states = [hx] * len(self.state_names)
+        elif isinstance(hx, tuple | list) and len(hx) == 2:
+            states = list(hx)
+        else:
             raise TypeError(f"hx: {type(hx).__name__}, expected the tuple (h_0, c_0)")
-        return list(hx)
+        for name, state in zip(self.state_names, states, strict=True):
+            if not isinstance(state, torch.Tensor | None):
+                raise TypeError(f"{name}_0: {type(state).__name__}, expected a tensor")
+        return states
 
     def _check_tensors(self, x: torch.Tensor, states: list, batch_sizes: torch.Tensor | None) -> None:
         """Types, devices and, as `torch.nn` does it, shapes."""
@@ -273,7 +282,8 @@ class _Recurrent:
         plain = variant is None and options.get("mask") is None and options.get("reset") is None
         if plain and torch.compiler.is_compiling():
             return opaque(call, tensors, save)
-        if save:
+        _refuse_transforms()
+        if save or forward_ad._current_level >= 0:  # Cell says so if there are tangents, which it has no use for
             return apart(Cell.apply, call, *tensors)
         outputs, _ = apart(run, call, tensors, False)
         return map(torch.from_numpy, outputs)
@@ -357,6 +367,17 @@ THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 def _float(name: str, tensor: torch.Tensor) -> None:
     if tensor.dtype not in FLOATS:
         raise TypeError(f"{name}: {tensor.dtype}, expected torch.float32 or torch.float64")
+
+
+def _refuse_transforms() -> None:
+    """Of those that record or map what PyTorch computes, for it computes nothing here."""
+    if torch.jit.is_tracing():
+        what = "torch.jit.trace"
+    elif torch._C._are_functorch_transforms_active():
+        what = "torch.func's transforms"
+    else:
+        return
+    raise RuntimeError(f"fastrnn.interop.torch: {what} cannot see into these modules; see restore_rnns")
 
 
 # --- existing models -------------------------------------------------------------------------------------------------
