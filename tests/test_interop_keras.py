@@ -337,6 +337,60 @@ def test_of_graphs_the_recurrent_layers_alone_can_be_had(tmp_path):
         interop.recurrent_layers(model.get_layer("first"))
 
 
+def test_chains_that_are_graphs_after_all(tmp_path):
+    """What reads a state, begins from one or is one of several outputs is not what it would be in a chain."""
+    for name, make, message in (
+        ("c", lambda y, h, c: L.Dense(2)(c), r"^layer 'dense\w*' reads .*: no graph can be read"),
+        ("h", lambda y, h, c: L.Dense(2)(h), r"^layer 'dense\w*' reads .*: no graph can be read"),
+        ("begun", lambda y, h, c: L.LSTM(H)(y, initial_state=[h, c]), r"^layer 'lstm\w*' reads .*: no graph can be"),
+        ("two", lambda y, h, c: [y, L.GRU(3)(y)], r"^the model gives .*: no graph can be read"),
+        ("named", lambda y, h, c: {"y": L.GRU(3)(y)}, r"^the model gives .*: no graph can be read"),
+        ("states", lambda y, h, c: [y, h, c], r"^the model gives .*: no graph can be read"),
+        ("a state", lambda y, h, c: c, r"^the model gives .*: no graph can be read"),
+    ):
+        x = keras.Input((T, I))
+        model = keras.Model(x, make(*L.LSTM(H, return_sequences=True, return_state=True)(x)))
+        with pytest.raises(ValueError, match=message):
+            print(name, interop.from_keras(model))
+        model.save(tmp_path / "m.keras")
+        with pytest.raises(ValueError, match=message.replace("^", r"m.keras: .*\(")):
+            interop.from_keras(tmp_path / "m.keras")
+    model = keras.Sequential([keras.Input((T, I)), L.GRU(H, return_state=True)])
+    with pytest.raises(ValueError, match=r"^GRU 'gru\w*': return_state, expected the outputs alone in a model"):
+        interop.from_keras(model)
+    x = keras.Input((T, I))
+    model = shaken(keras.Model(x, L.Dense(2)(L.LSTM(H, return_state=True)(x)[0])))  # a chain after all
+    np.testing.assert_allclose(interop.from_keras(model)(X), call(model, X), atol=1e-5)
+
+
+def test_classes_of_others_are_not_taken_for_those_of_keras():
+    class LSTM(L.LSTM):
+        def call(self, sequences, initial_state=None, mask=None, training=False):
+            return 2 * super().call(sequences, initial_state, mask, training)
+
+    class Model(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match=r"^LSTM of 'test_interop_keras', which is not Keras"):
+        interop.from_keras(shaken(LSTM(H)))
+    model = keras.Sequential([keras.Input((T, I)), LSTM(H)])
+    for read in (interop.from_keras, interop.recurrent_layers):
+        with pytest.raises(ValueError, match=r"^LSTM of .*, which is not Keras"):
+            read(model)
+    with pytest.raises(ValueError, match=r"^Model of 'test_interop_keras', which is not Keras"):
+        interop.from_keras(Model())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_types_become_float32(dtype):
+    layer = L.GRU(H, dtype=dtype)
+    layer.build((N, T, I))
+    ours = interop.from_keras(layer)
+    assert ours.dtype == np.float32
+    for array, weight in ((ours.weight_ih_l0, layer.cell.kernel), (ours.bias_hh_l0, layer.cell.bias[1])):
+        assert set(array.ravel()) == set(np.asarray(weight, np.float32).ravel())
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A small model's bytes as both files, and what it makes of X."""
@@ -414,6 +468,17 @@ def test_files_that_are_damaged_or_lie(files, tmp_path):
 
         return archive(raw, model=edited(weights, edit))
 
+    def elsewhere(path):
+        """A link to a file that whoever opens it waits for."""
+
+        def edit(h5):
+            del h5[path]
+            h5[path] = h5py.ExternalLink(str(tmp_path / "fifo"), "/")
+
+        return edit
+
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "fifo")
     cases = {
         "empty": (b"", ".keras"),
         "cut": (raw[: len(raw) // 2], ".keras"),
@@ -425,6 +490,13 @@ def test_files_that_are_damaged_or_lie(files, tmp_path):
         "no version": (archive(raw, metadata="{}"), ".keras"),
         "no JSON": (archive(raw, config="{"), ".keras"),
         "deep JSON": (archive(raw, config='{"a":' * 50000), ".keras"),
+        "a layer registered by others": (
+            with_config(lambda c: layer(c).update(module=None, registered_name="LSTM")), ".keras"
+        ),
+        "a wrapped layer of others": (
+            with_config(lambda c: layer(c)["config"].update(layer={"module": "evil.layers", "class_name": "LSTM"})),
+            ".keras",
+        ),
         "a list": (archive(raw, config="[]"), ".keras"),
         "another model": (with_config(lambda c: c.update(class_name="MyModel")), ".keras"),
         "a layer of others": (with_config(lambda c: layer(c).update(module="evil.layers")), ".keras"),
@@ -440,6 +512,12 @@ def test_files_that_are_damaged_or_lie(files, tmp_path):
         "a link to another file": (
             replaced(lambda g: g.__setitem__("0", h5py.ExternalLink("secret.h5", "/x"))), ".keras"
         ),
+        "a group in another file": (
+            archive(raw, model=edited(weights, elsewhere("layers/lstm/cell"))), ".keras"
+        ),
+        "all layers in another file": (archive(raw, model=edited(weights, elsewhere("layers"))), ".keras"),
+        "all weights in another file": (edited(h5, elsewhere("model_weights")), ".h5"),
+        "a layer in another file": (edited(h5, elsewhere("model_weights/x")), ".h5"),
         "a soft link": (replaced(lambda g: g.__setitem__("0", h5py.SoftLink("/layers"))), ".keras"),
         "numbers of another file": (
             replaced(lambda g: g.create_dataset("0", (2, 20), "f4", external=[("secret.h5", 0, 160)])), ".keras"

@@ -19,6 +19,7 @@ from fastrnn._safetensors import parse_json
 
 ENDINGS = (".keras", ".h5", ".hdf5")
 MODELS = ("Sequential", "Functional", "Model")
+PACKAGES = ("keras", "tf_keras", "tensorflow")
 
 
 class Found(NamedTuple):
@@ -38,15 +39,24 @@ def is_keras(source: Any) -> bool:
 
 def of_object(layer: Any) -> Found:
     """A layer in memory."""
+    _check_own(layer)
     config = layer.get_config()
-    weights = [np.asarray(weight) for weight in layer.get_weights()]
+    weights = [_as_float(np.asarray(weight)) for weight in layer.get_weights()]
     package = sys.modules[type(layer).__module__.partition(".")[0]]
     major = int(getattr(package, "__version__", "3").partition(".")[0])
     return Found(type(layer).__name__, str(config.get("name")), config, weights, major)
 
 
+def _check_own(part: Any) -> None:
+    """That a layer or model in memory is of a class of Keras's own, and not of another one with that name."""
+    module = type(part).__module__
+    if module.partition(".")[0] not in PACKAGES:
+        raise ValueError(f"{type(part).__name__} of {module!r:.80}, which is not Keras")
+
+
 def of_model(model: Any, chain: bool = True) -> list[Found]:
     """The layers of a model in memory; `chain` says that each has to read the one before it."""
+    _check_own(model)
     kind, config = type(model).__name__, model.get_config()
     names = [name for _, name, _ in _entries({"class_name": kind, "config": config}, chain)]
     return [of_object(model.get_layer(name)) for name in names]
@@ -96,7 +106,7 @@ def _of_archive(path: str, size: int, chain: bool) -> list[Found]:
     seen: Counter[str] = Counter()
     found = []
     with _h5py().File(io.BytesIO(members["model.weights.h5"]), "r") as file:
-        root = "layers" if "layers" in file else "_layer_checkpoint_dependencies"
+        root = "_layer_checkpoint_dependencies" if _at(file, "layers") is None else "layers"
         for kind, name, config in _entries(model, chain):
             # Keras names a layer's group by its class, with a number from the second one of the class on.
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", re.sub(r"\W+", "", kind)).lower()
@@ -112,9 +122,7 @@ def _of_archive(path: str, size: int, chain: bool) -> list[Found]:
 
 def _numbered(file: Any, path: str, size: int) -> list[np.ndarray]:
     """The datasets 0, 1, 2 ... of a group, none where there is no group."""
-    if path not in file:
-        return []
-    return [_array(file, f"{path}/{k}", size) for k in range(len(file[path]))]
+    return [_array(file, f"{path}/{k}", size) for k in range(len(_at(file, path) or ()))]
 
 
 def _of_h5(path: str, size: int, chain: bool) -> list[Found]:
@@ -122,12 +130,13 @@ def _of_h5(path: str, size: int, chain: bool) -> list[Found]:
         if "model_config" not in file.attrs:
             raise ValueError("it has no model_config: weights without a model")
         model = parse_json(file.attrs["model_config"])
-        version = file.attrs.get("keras_version", file["model_weights"].attrs.get("keras_version", "2"))
+        root = getattr(_at(file, "model_weights"), "attrs", {})
+        version = file.attrs.get("keras_version", root.get("keras_version", "2"))
         major = int(_text(version).split(".")[0])
         found = []
         for kind, name, config in _entries(model, chain):
             group = f"model_weights/{name}"
-            names = file[group].attrs.get("weight_names", ()) if group in file else ()
+            names = getattr(_at(file, group), "attrs", {}).get("weight_names", ())
             weights = [_array(file, f"{group}/{_text(weight)}", size) for weight in names]
             found.append(Found(kind, name, config, weights, major))
     return found
@@ -137,19 +146,32 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _array(file: Any, path: str, size: int) -> np.ndarray:
-    """A dataset, if it is in this file itself and no larger."""
+def _at(file: Any, path: str) -> Any:
+    """What is at a path, None if there is nothing; links that lead elsewhere are not followed, but refused."""
     h5py, here = _h5py(), file
     for part in path.split("/"):
-        if not isinstance(here, h5py.Group) or not isinstance(here.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{path!r:.80} is not there, or somewhere else")
+        link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
+        if link is None:
+            return None
+        if not isinstance(link, h5py.HardLink):
+            raise ValueError(f"{path!r:.80} is somewhere else")
         here = here[part]
+    return here
+
+
+def _array(file: Any, path: str, size: int) -> np.ndarray:
+    """A dataset, if it is in this file itself and no larger."""
+    h5py, here = _h5py(), _at(file, path)
     if not isinstance(here, h5py.Dataset) or here.is_virtual or here.external:
         raise ValueError(f"{path!r:.80} is no array in this file")
     if here.dtype.kind != "f" or here.nbytes > size:
         raise ValueError(f"{path!r:.80} is {here.dtype} {here.shape}, expected floats within the file's size")
-    array = here[()]
-    return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32, copy=False)
+    return _as_float(here[()])
+
+
+def _as_float(array: np.ndarray) -> np.ndarray:
+    """In float64 as it is, else in float32: that is what there is here."""
+    return array.astype(np.float64 if array.dtype == np.float64 else np.float32, copy=False)
 
 
 # --- the configuration of a model ------------------------------------------------------------------------------------
@@ -162,37 +184,47 @@ def _entries(model: dict[str, Any], chain: bool) -> list[tuple[str, str, dict[st
         raise ValueError(f"it is a {kind!r:.80}, expected a Sequential model or one layer after the other")
     layers = config if isinstance(config, list) else config["layers"]  # a list in Keras 1
     if kind != "Sequential" and chain:
-        _check_chain(layers)
+        _check_chain(layers, config["output_layers"])
     found = []
     for layer in layers:
-        if not str(layer.get("module") or "keras").startswith(("keras", "tf_keras", "tensorflow.keras")):
-            raise ValueError(f"a layer of {layer['module']!r:.80}, which is not Keras")
+        name = str(layer["config"].get("name", layer.get("name")))
+        wrapped = [layer["config"].get(part) for part in ("layer", "backward_layer")]
+        for part in (layer, *filter(None, wrapped)):
+            module = str(part.get("module") or part.get("registered_name") or "keras")
+            if module.partition(".")[0] not in PACKAGES:
+                raise ValueError(f"{part['class_name']} of {module!r:.80}, which is not Keras")
+        if kind == "Sequential" and chain and layer["config"].get("return_state"):
+            raise ValueError(f"{layer['class_name']} {name!r:.80}: return_state, expected the outputs alone in a model")
         if layer["class_name"] != "InputLayer":
-            inner = layer["config"]
-            found.append((str(layer["class_name"]), str(inner.get("name", layer.get("name"))), inner))
+            found.append((str(layer["class_name"]), name, layer["config"]))
     return found
 
 
-def _check_chain(layers: list[dict[str, Any]]) -> None:
-    """That each layer reads the one before it, once."""
-    before = None
+def _check_chain(layers: list[dict[str, Any]], outputs: Any) -> None:
+    """That each layer reads the first output of the one before it, once, and the model gives that of the last one."""
+    expected: list[tuple] = []
     for layer in layers:
         name = layer["config"].get("name", layer.get("name"))
         nodes = layer.get("inbound_nodes", [])
         sources = [source for node in nodes for source in _sources(node)]
-        if len(nodes) > 1 or sources != ([] if before is None else [before]):
-            raise ValueError(f"layer {name!r:.80} reads {sources!s:.80}, expected {before!r:.80}: no graph can be read")
-        before = name
+        if len(nodes) > 1 or sources != expected:
+            raise ValueError(f"layer {name!r:.80} reads {sources!s:.80}, expected {expected}: no graph can be read")
+        expected = [(name, 0)]
+    if _sources(outputs) != expected:
+        raise ValueError(f"the model gives {outputs!s:.80}, expected {expected!s:.80}: no graph can be read")
 
 
-def _sources(node: Any) -> list[str]:
-    """The names of the layers whose outputs a layer is called with; masks do not count."""
+def _sources(node: Any) -> list[tuple]:
+    """The layers that a layer is called with, and which of their outputs; masks do not count."""
     if isinstance(node, dict):
         if node.get("class_name") == "__keras_tensor__":
-            return [node["config"]["keras_history"][0]]
-        return [name for value in node.get("args", ()) for name in _sources(value)]
+            name, _, output = node["config"]["keras_history"]
+            return [(name, output)]
+        kwargs = node.get("kwargs", {})
+        values = [*node.get("args", ()), *(value for name, value in kwargs.items() if name != "mask")]
+        return [source for value in values for source in _sources(value)]
     if isinstance(node, list | tuple):
-        if node and isinstance(node[0], str):  # Keras 2: name, node, tensor, kwargs
-            return [node[0]]
-        return [name for value in node for name in _sources(value)]
+        if len(node) > 2 and isinstance(node[0], str):  # name, node, output; in Keras 2 also kwargs
+            return [(node[0], node[2]), *_sources({"kwargs": node[3] if len(node) > 3 else {}})]
+        return [source for value in node for source in _sources(value)]
     return []
