@@ -321,7 +321,12 @@ def test_of_graphs_the_recurrent_layers_alone_can_be_had(tmp_path):
     x = keras.Input((T, I))
     both = L.Bidirectional(L.GRU(3, return_sequences=True), name="both")
     y = L.LSTM(I, return_sequences=True, name="first")(x)
-    model = shaken(keras.Model(x, both(L.Conv1D(2, 1)(L.Add()([x, y])))))
+
+    class Mine(L.Dense):
+        pass
+
+    # a class of others, and weights that are no floats
+    model = shaken(keras.Model(x, both(L.Normalization()(Mine(I)(L.Conv1D(I, 1)(L.Add()([x, y])))))))
     expected = call(model.get_layer("first"), X), call(both, X)
     for source in (model, tmp_path / "graph.keras", tmp_path / "graph.h5"):
         with warnings.catch_warnings():
@@ -374,11 +379,13 @@ def test_classes_of_others_are_not_taken_for_those_of_keras():
     with pytest.raises(ValueError, match=r"^LSTM of 'test_interop_keras', which is not Keras"):
         interop.from_keras(shaken(LSTM(H)))
     model = keras.Sequential([keras.Input((T, I)), LSTM(H)])
-    for read in (interop.from_keras, interop.recurrent_layers):
-        with pytest.raises(ValueError, match=r"^LSTM of .*, which is not Keras"):
-            read(model)
+    with pytest.raises(ValueError, match=r"^LSTM 'lstm\w*' of 'test_interop_keras.*', which is not Keras"):
+        interop.from_keras(model)
+    assert interop.recurrent_layers(model) == {}
     with pytest.raises(ValueError, match=r"^Model of 'test_interop_keras', which is not Keras"):
         interop.from_keras(Model())
+    with pytest.raises(ValueError, match=r"^it is a 'Model', which does not say what its layers are"):
+        interop.recurrent_layers(Model())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

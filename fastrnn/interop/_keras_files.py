@@ -19,6 +19,7 @@ from fastrnn._safetensors import parse_json
 
 ENDINGS = (".keras", ".h5", ".hdf5")
 MODELS = ("Sequential", "Functional", "Model")
+RECURRENT = ("SimpleRNN", "LSTM", "GRU", "Bidirectional")
 PACKAGES = ("keras", "tf_keras", "tensorflow")
 
 
@@ -55,15 +56,17 @@ def _check_own(part: Any) -> None:
 
 
 def of_model(model: Any, chain: bool = True) -> list[Found]:
-    """The layers of a model in memory; `chain` says that each has to read the one before it."""
-    _check_own(model)
+    """The layers of a model in memory, each of which reads the one before it; without `chain` the recurrent ones."""
+    if chain:
+        _check_own(model)
     kind, config = type(model).__name__, model.get_config()
-    names = [name for _, name, _ in _entries({"class_name": kind, "config": config}, chain)]
+    entries = _entries({"class_name": kind, "config": config}, chain)
+    names = [name for _, name, _, wanted in entries if wanted]
     return [of_object(model.get_layer(name)) for name in names]
 
 
 def of_file(path: str | os.PathLike, chain: bool = True) -> list[Found]:
-    """The layers of a file, read without Keras. Nothing in it is executed, and no other file is opened for it."""
+    """As `of_model`, of a file, without Keras. Nothing in it is executed, and no other file is opened for it."""
     name, size = os.fspath(path), os.stat(path).st_size
     return (_of_archive if name.lower().endswith(".keras") else _of_h5)(name, size, chain)
 
@@ -107,11 +110,13 @@ def _of_archive(path: str, size: int, chain: bool) -> list[Found]:
     found = []
     with _h5py().File(io.BytesIO(members["model.weights.h5"]), "r") as file:
         root = "_layer_checkpoint_dependencies" if _at(file, "layers") is None else "layers"
-        for kind, name, config in _entries(model, chain):
+        for kind, name, config, wanted in _entries(model, chain):
             # Keras names a layer's group by its class, with a number from the second one of the class on.
             snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", re.sub(r"\W+", "", kind)).lower()
             place = snake + (f"_{seen[snake]}" if seen[snake] else "")
             seen[snake] += 1
+            if not wanted:
+                continue
             inner = {"Bidirectional": ["forward_layer/cell", "backward_layer/cell"], "TimeDistributed": ["layer"]}
             inside = inner.get(kind, ["cell"] if "return_sequences" in config else [""])
             paths = [f"{root}/{place}/{part}/vars".replace("//", "/") for part in inside]
@@ -134,7 +139,7 @@ def _of_h5(path: str, size: int, chain: bool) -> list[Found]:
         version = file.attrs.get("keras_version", root.get("keras_version", "2"))
         major = int(_text(version).split(".")[0])
         found = []
-        for kind, name, config in _entries(model, chain):
+        for kind, name, config in (entry[:3] for entry in _entries(model, chain) if entry[3]):
             group = f"model_weights/{name}"
             names = getattr(_at(file, group), "attrs", {}).get("weight_names", ())
             weights = [_array(file, f"{group}/{_text(weight)}", size) for weight in names]
@@ -177,27 +182,42 @@ def _as_float(array: np.ndarray) -> np.ndarray:
 # --- the configuration of a model ------------------------------------------------------------------------------------
 
 
-def _entries(model: dict[str, Any], chain: bool) -> list[tuple[str, str, dict[str, Any]]]:
-    """Class, name and configuration of each layer, in the order in which they run; InputLayers are left out."""
+def _entries(model: dict[str, Any], chain: bool) -> list[tuple[str, str, dict[str, Any], bool]]:
+    """
+    Class, name and configuration of each layer in the order in which they run, and whether it is wanted.
+
+    InputLayers are left out. Without `chain` those that are wanted are Keras's recurrent ones.
+    """
     kind, config = model["class_name"], model["config"]
     if kind not in MODELS and chain:
         raise ValueError(f"it is a {kind!r:.80}, expected a Sequential model or one layer after the other")
-    layers = config if isinstance(config, list) else config["layers"]  # a list in Keras 1
+    layers = config if isinstance(config, list) else config.get("layers")  # a list in Keras 1
+    if layers is None:
+        raise ValueError(f"it is a {kind!r:.80}, which does not say what its layers are")
     if kind != "Sequential" and chain:
         _check_chain(layers, config["output_layers"])
     found = []
     for layer in layers:
         name = str(layer["config"].get("name", layer.get("name")))
-        wrapped = [layer["config"].get(part) for part in ("layer", "backward_layer")]
-        for part in (layer, *filter(None, wrapped)):
-            module = str(part.get("module") or part.get("registered_name") or "keras")
-            if module.partition(".")[0] not in PACKAGES:
-                raise ValueError(f"{part['class_name']} of {module!r:.80}, which is not Keras")
+        other = _package_of_others(layer)
+        if chain and other:
+            raise ValueError(f"{layer['class_name']} {name!r:.80} of {other!r:.80}, which is not Keras")
         if kind == "Sequential" and chain and layer["config"].get("return_state"):
             raise ValueError(f"{layer['class_name']} {name!r:.80}: return_state, expected the outputs alone in a model")
         if layer["class_name"] != "InputLayer":
-            found.append((str(layer["class_name"]), name, layer["config"]))
+            wanted = chain or (not other and layer["class_name"] in RECURRENT)
+            found.append((str(layer["class_name"]), name, layer["config"], wanted))
     return found
+
+
+def _package_of_others(layer: dict[str, Any]) -> str | None:
+    """Where the class of a layer, or of one that it wraps, is from, if not from Keras."""
+    wrapped = (layer["config"].get(part) for part in ("layer", "backward_layer"))
+    for part in (layer, *(part for part in wrapped if isinstance(part, dict))):
+        module = str(part.get("module") or part.get("registered_name") or "keras")
+        if module.partition(".")[0] not in PACKAGES:
+            return module
+    return None
 
 
 def _check_chain(layers: list[dict[str, Any]], outputs: Any) -> None:

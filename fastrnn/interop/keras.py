@@ -84,7 +84,7 @@ def from_keras(source: Any) -> Any:
     if type(source).__name__ in files.MODELS:
         return _model(files.of_model(source))
     found = files.of_object(source)
-    if found.kind in (*cells.CELLS, "Bidirectional"):
+    if found.kind in files.RECURRENT:
         return _recurrent(found)
     modules = _modules(found)
     return modules[0] if len(modules) == 1 else nn.Sequential(*modules)
@@ -157,7 +157,7 @@ def to_keras(module: Module) -> Any:
 
 
 def _recurrent_among(layers: list[Found]) -> dict[str, RecurrentLayer]:
-    return {found.name: _recurrent(found) for found in layers if found.kind in (*cells.CELLS, "Bidirectional")}
+    return {found.name: _recurrent(found) for found in layers}
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ def _model(layers: list[Found]) -> nn.Sequential:
 def _modules(found: Found) -> list[Module]:
     """What a Keras layer is here, one module after the other."""
     where, config = f"{found.kind} {found.name!r:.80}", found.config
-    if found.kind in (*cells.CELLS, "Bidirectional"):
+    if found.kind in files.RECURRENT:
         layer = _recurrent(found)
         inner = config["layer"]["config"] if found.kind == "Bidirectional" else config
         if inner.get("return_sequences"):
