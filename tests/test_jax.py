@@ -344,6 +344,44 @@ def test_a_training_loop_learns():
     assert losses[-1] < 0.1
 
 
+def test_several_devices():
+    """With arrays cut by `jit`, `pmap` and `shard_map`, whose own tracking of what varies would lose gradients."""
+    code = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import numpy as np
+import jax, jax.numpy as jnp, fastrnn
+from fastrnn.interop import jax as kernels
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+w = [jnp.asarray(a) for a in fastrnn.GRU(3, 4, rng=0).params.values()]
+x = jnp.asarray(np.random.default_rng(0).standard_normal((5, 6, 3)), jnp.float32)
+mesh, cut = Mesh(np.array(jax.devices()), ("d",)), P(None, "d")
+
+def f(w, x):
+    return kernels.gru(x, None, *w)[0]
+
+def grads(f):
+    return jax.jit(jax.grad(lambda w, x: jnp.sin(f(w, x)).sum(), (0, 1)))
+
+def over(**options):
+    return jax.shard_map(f, mesh=mesh, in_specs=(P(), cut), out_specs=cut, **options)
+
+wanted = grads(f)(w, x)
+sharded = jax.device_put(x, NamedSharding(mesh, cut))
+halves = jax.pmap(grads(f), in_axes=(None, 1), out_axes=(0, 1))(w, x.reshape(5, 2, 3, 3))
+summed = [part.sum(0) for part in halves[0]], halves[1].reshape(x.shape)
+for got in (grads(f)(w, sharded), grads(over(check_vma=False))(w, sharded), summed):
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+try:
+    over()(w, x)
+except NotImplementedError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "shard_map with check_vma=True, expected check_vma=False" in done.stdout, done.stderr
+
+
 def test_large_arrays_and_one_cpu_do_not_wait_for_one_another():
     code = """
 import os
@@ -394,6 +432,18 @@ def test_bad_values_under_jit_are_named_at_run_time():
     f = jax.jit(lambda lengths: function(problem, lengths=lengths)(problem.arrays))
     with pytest.raises(jax.errors.JaxRuntimeError, match="lengths: values from 1 to 6, expected 0 to T = 5"):
         jax.block_until_ready(f(jnp.array([1, 6, 2])))
+
+
+def test_lengths_that_no_int32_holds_are_out_of_range():
+    problem = helpers.make(GRU, *SIZES)
+    f = jax.jit(lambda lengths: function(problem, lengths=lengths)(problem.arrays))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="lengths: values from 1 to 4294967297, expected 0 to T = 5"):
+        jax.block_until_ready(f(jnp.array([1, 2**32 + 1, 2])))
+
+
+def test_no_lengths_of_no_sequences():
+    problem = helpers.make(GRU, 5, 0, 4, 7)
+    assert function(problem, lengths=[])(problem.arrays)[0].shape == (5, 0, 7)
 
 
 def test_derivatives_that_there_are_not():

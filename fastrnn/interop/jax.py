@@ -223,12 +223,18 @@ def _run(cell: str, x: Any, states: dict, weights: dict, marks: dict, **options:
             value = {**states, **weights, **marks}[name]
             if value is not None:
                 operands[name] = _checked(name, value, axes, shape, x.dtype)
-    if "lengths" in operands:
-        if not isinstance(operands["lengths"], jax.core.Tracer):
-            _check.lengths_array(operands["lengths"], T, B)
-        operands["lengths"] = operands["lengths"].astype(jnp.int32)
+    if "lengths" in operands and not isinstance(operands["lengths"], jax.core.Tracer):
+        _check.lengths_array(operands["lengths"], T, B)
+    if any(map(_varies, operands.values())):
+        raise NotImplementedError("fastrnn.interop.jax: shard_map with check_vma=True, expected check_vma=False")
     spec = primitives.Spec(cell, tuple(operands), tuple(options.items()), _settings.overrides(), _settings.engine())
     return tuple(primitives.run_p.bind(*operands.values(), spec=spec))
+
+
+def _varies(array: jax.Array) -> bool:
+    """Whether JAX keeps track of the axes of a mesh along which it varies; results would pass for the same on all."""
+    kind = jax.typeof(array)
+    return bool(kind.vma if hasattr(kind, "vma") else kind.mat.varying)
 
 
 def _array(name: str, value: Any) -> jax.Array:
@@ -243,7 +249,7 @@ def _checked(name: str, value: Any, axes: str, shape: tuple[int, ...], dtype: np
     if array.shape != shape:
         raise ValueError(f"{name}: shape {array.shape}, expected {axes} = {shape}")
     kinds, wanted = {"lengths": ("iu", "integers"), "mask": ("b", "bool"), "reset": ("b", "bool")}.get(name, ("", ""))
-    if kinds and array.dtype.kind not in kinds:
+    if kinds and array.size and array.dtype.kind not in kinds:
         raise TypeError(f"{name}: dtype {array.dtype}, expected {wanted}")
     if not kinds and array.dtype != dtype:
         raise TypeError(f"{name}: dtype {array.dtype}, expected {dtype}, that of x")
