@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from fastrnn import _check, layers, variants
-from fastrnn.layers._variant import NAMES
+from fastrnn.layers._variant import NAMES, OPTIONS, array_shapes, not_plain
 from fastrnn.layers.recurrent import RecurrentLayer
 
 try:
@@ -56,50 +56,31 @@ class _Recurrent:
     forget_bias: float | None = None
     reset_after = True
 
-    def __init__(
-        self,
-        *args: Any,
-        activations: tuple | None = None,
-        clip: float | None = None,
-        layer_norm: bool = False,
-        zoneout: float | tuple[float, float] = 0.0,
-        recurrent_dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        coupled: bool = False,
-        peepholes: bool = False,
-        **common: Any,
-    ):
+    def __init__(self, *args: Any, layer_norm: bool = False, peepholes: bool = False, **common: Any):
         device = common.get("device")
         if device is not None and str(device).split(":")[0] not in ("cpu", "meta"):
             raise ValueError(f"device: {str(device)!r}, expected 'cpu', for these modules run there alone")
-        given = {"activations": activations, "clip": clip, "coupled": bool(coupled), "zoneout": zoneout}
-        given |= {"recurrent_dropout": recurrent_dropout, "input_dropout": input_dropout}
-        plain = variants.Variant(**given)  # which checks them
+        given = {name: common.pop(name) for name in OPTIONS if name in common}
         super().__init__(*args, **common)
         _float("dtype", self.weight_ih_l0)
-        variants.activations_of(self.cell, activations, getattr(self, "nonlinearity", "tanh"))
-        default = variants.Variant()
-        self.variant_options = {k: v for k, v in given.items() if getattr(plain, k) != getattr(default, k)}
+        self.variant_options = not_plain(self.cell, given, getattr(self, "nonlinearity", "tanh"))
         own = self._add_own(layer_norm, peepholes)
         self.variant_arrays = (*(["w_hr"] if self.proj_size else []), *own)
         self.varies = bool(self.variant_options or self.variant_arrays)
-        sizes = {name: np.zeros(size) for name, size in own.items()}  # what this cell cannot do is an error here
-        checked = variants.Variant(**self.variant_options, **sizes)
+        zeros = {name: np.zeros(shape) for name, shape in own.items()}  # what this cell cannot do is an error here
+        checked = variants.Variant(**self.variant_options, **zeros)
         variants.checked_arrays(checked, self.cell, self.hidden_size, np.dtype(np.float64))
         self._reset_own()
 
-    def _add_own(self, layer_norm: bool, peepholes: bool) -> dict[str, int]:
-        """Add the parameters that `torch.nn` has none of; the size of each array of a Variant."""
-        rows, H = len(self.weight_ih_l0), self.hidden_size
-        sizes = {"peepholes": 3 * H} if peepholes else {}
-        sizes |= {"norm_ih": rows, "norm_hh": rows} if layer_norm else {}
-        sizes |= {"norm_c": H, "norm_c_bias": H} if layer_norm and self.cell == "lstm" else {}
+    def _add_own(self, layer_norm: bool, peepholes: bool) -> dict[str, tuple[int, ...]]:
+        """Add the parameters that `torch.nn` has none of; the shape of each array of a Variant."""
+        shapes = array_shapes(self.cell, self.hidden_size, layer_norm=layer_norm, peepholes=peepholes)
         for k in range(self.num_layers):
             for way in self._ways:
-                for name, size in sizes.items():
-                    value = torch.nn.Parameter(self.weight_ih_l0.new_empty(size))
+                for name, shape in shapes.items():
+                    value = torch.nn.Parameter(self.weight_ih_l0.new_empty(shape))
                     self.register_parameter(f"{NAMES[name]}_l{k}{way}", value)
-        return sizes
+        return shapes
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew, as `torch.nn` does; gains begin at 1, shifts at 0."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastrnn import variants
+from fastrnn import _check, variants
 from fastrnn.layers.recurrent import RecurrentLayer
 
 # What a variant's arrays are called as parameters.
@@ -18,6 +18,28 @@ NAMES = {
     "norm_c": "gain_c",
     "norm_c_bias": "shift_c",
 }
+
+
+# The others of a variant's arguments that are also a layer's.
+OPTIONS = ("activations", "clip", "zoneout", "recurrent_dropout", "input_dropout", "coupled")
+
+
+def not_plain(cell: str, options: dict[str, Any], nonlinearity: str) -> dict[str, Any]:
+    """Those of `OPTIONS`, checked, that are not the plain cell's."""
+    given, plain = variants.Variant(**options), variants.Variant()
+    variants.activations_of(cell, given.activations, nonlinearity)
+    return {name: value for name, value in options.items() if getattr(given, name) != getattr(plain, name)}
+
+
+def array_shapes(
+    cell: str, H: int, *, layer_norm: bool, peepholes: bool, proj_size: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of a variant's arrays, by its names for them."""
+    rows = _check.GATES[cell] * H
+    shapes: dict[str, tuple[int, ...]] = {"peepholes": (3 * H,)} if peepholes else {}
+    shapes |= {"w_hr": (proj_size, H)} if proj_size else {}
+    shapes |= {"norm_ih": (rows,), "norm_hh": (rows,)} if layer_norm else {}
+    return shapes | ({"norm_c": (H,), "norm_c_bias": (H,)} if layer_norm and cell == "lstm" else {})
 
 
 class VariantLayer(RecurrentLayer):
@@ -67,9 +89,7 @@ class VariantLayer(RecurrentLayer):
         own = self.__dict__
         own["variant_options"] = given
         own["layer_norm"], own["peepholes"], own["proj_size"] = bool(layer_norm), bool(peepholes), proj_size
-        plain = variants.Variant(**given)  # which checks them
-        variants.activations_of(self.cell, activations, getattr(self, "nonlinearity", "tanh"))
-        other = {name for name in given if getattr(plain, name) != getattr(variants.Variant(), name)}
+        other = not_plain(self.cell, given, getattr(self, "nonlinearity", "tanh")).keys()
         arrays = bool(layer_norm or peepholes or proj_size)
         own["varies"] = arrays or bool(other)
         own["varies_when_called"] = arrays or bool(other - {"recurrent_dropout", "input_dropout"})
@@ -80,19 +100,14 @@ class VariantLayer(RecurrentLayer):
     def _state_width(self, name: str) -> int:
         return self.proj_size if self.proj_size and name == "h" else self.hidden_size
 
-    def _arrays(self) -> list[str]:
-        """The names of the arrays of a `Variant` that this layer has, as parameters."""
-        names = ["peepholes"] if self.peepholes else []
-        names += ["w_hr"] if self.proj_size else []
-        names += ["norm_ih", "norm_hh"] if self.layer_norm else []
-        return names + (["norm_c", "norm_c_bias"] if self.layer_norm and self.cell == "lstm" else [])
+    def _array_shapes(self) -> dict[str, tuple[int, ...]]:
+        own = {name: getattr(self, name) for name in ("layer_norm", "peepholes", "proj_size")}
+        return array_shapes(self.cell, self.hidden_size, **own)
 
     def _shapes(self, width: int) -> dict[str, tuple[int, ...]]:
-        shapes, H = super()._shapes(width), self.hidden_size
-        rows = shapes["weight_ih"][0]
-        shapes["weight_hh"] = (rows, self._state_width("h"))
-        own = {"peepholes": (3 * H,), "w_hr": (self.proj_size, H), "norm_c": (H,), "norm_c_bias": (H,)}
-        return shapes | {NAMES[name]: own.get(name, (rows,)) for name in self._arrays()}
+        shapes = super()._shapes(width)
+        shapes["weight_hh"] = (shapes["weight_ih"][0], self._state_width("h"))
+        return shapes | {NAMES[name]: shape for name, shape in self._array_shapes().items()}
 
     def _initial(self, name: str, shape: tuple[int, ...], bound: float) -> np.ndarray:
         if name.startswith("gain"):
@@ -102,7 +117,7 @@ class VariantLayer(RecurrentLayer):
         return super()._initial(name, shape, bound)
 
     def _variant(self, suffix: str, training: bool) -> variants.Variant:
-        arrays = {name: self.params[NAMES[name] + suffix] for name in self._arrays()}
+        arrays = {name: self.params[NAMES[name] + suffix] for name in self._array_shapes()}
         return variants.Variant(**self.variant_options, **arrays, training=training, rng=self.rng)
 
     def _cell_forward(self, y: np.ndarray, start: list, suffix: str, *, training: bool, **options: Any) -> tuple:
