@@ -30,6 +30,7 @@ try:
     import jax
     import jax.numpy as jnp
     from jax.experimental import buffer_callback as _needed  # noqa: F401
+    from jax.typing import ArrayLike
 except ImportError:
     raise ImportError("jax is not installed, or older than 0.7; pip install 'fastrnn[jax]'") from None
 
@@ -39,17 +40,17 @@ __all__ = ["gru", "lstm", "rnn"]
 
 
 def rnn(
-    x: jax.typing.ArrayLike,
-    h0: jax.typing.ArrayLike | None,
-    w_ih: jax.typing.ArrayLike,
-    w_hh: jax.typing.ArrayLike,
-    b_ih: jax.typing.ArrayLike | None = None,
-    b_hh: jax.typing.ArrayLike | None = None,
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
     *,
     nonlinearity: str = "tanh",
-    lengths: jax.typing.ArrayLike | None = None,
-    mask: jax.typing.ArrayLike | None = None,
-    reset: jax.typing.ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """
@@ -94,23 +95,22 @@ def rnn(
     is: then the calls run one after another.
     """
     _check.choice("nonlinearity", nonlinearity, ("tanh", "relu"))
-    marks = {"lengths": lengths, "mask": mask, "reset": reset}
-    weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    weights, marks = (w_ih, w_hh, b_ih, b_hh), (lengths, mask, reset)
     return _run("rnn", x, {"h0": h0}, weights, marks, nonlinearity=nonlinearity, reverse=bool(reverse))
 
 
 def lstm(
-    x: jax.typing.ArrayLike,
-    h0: jax.typing.ArrayLike | None,
-    c0: jax.typing.ArrayLike | None,
-    w_ih: jax.typing.ArrayLike,
-    w_hh: jax.typing.ArrayLike,
-    b_ih: jax.typing.ArrayLike | None = None,
-    b_hh: jax.typing.ArrayLike | None = None,
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    c0: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
     *,
-    lengths: jax.typing.ArrayLike | None = None,
-    mask: jax.typing.ArrayLike | None = None,
-    reset: jax.typing.ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """
@@ -141,23 +141,22 @@ def lstm(
     TypeError, ValueError
         As of `rnn`.
     """
-    marks = {"lengths": lengths, "mask": mask, "reset": reset}
-    weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    weights, marks = (w_ih, w_hh, b_ih, b_hh), (lengths, mask, reset)
     return _run("lstm", x, {"h0": h0, "c0": c0}, weights, marks, reverse=bool(reverse))
 
 
 def gru(
-    x: jax.typing.ArrayLike,
-    h0: jax.typing.ArrayLike | None,
-    w_ih: jax.typing.ArrayLike,
-    w_hh: jax.typing.ArrayLike,
-    b_ih: jax.typing.ArrayLike | None = None,
-    b_hh: jax.typing.ArrayLike | None = None,
+    x: ArrayLike,
+    h0: ArrayLike | None,
+    w_ih: ArrayLike,
+    w_hh: ArrayLike,
+    b_ih: ArrayLike | None = None,
+    b_hh: ArrayLike | None = None,
     *,
     reset_after: bool = True,
-    lengths: jax.typing.ArrayLike | None = None,
-    mask: jax.typing.ArrayLike | None = None,
-    reset: jax.typing.ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
+    mask: ArrayLike | None = None,
+    reset: ArrayLike | None = None,
     reverse: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
     """
@@ -190,12 +189,11 @@ def gru(
     TypeError, ValueError
         As of `rnn`.
     """
-    marks = {"lengths": lengths, "mask": mask, "reset": reset}
-    weights = {"w_ih": w_ih, "w_hh": w_hh, "b_ih": b_ih, "b_hh": b_hh}
+    weights, marks = (w_ih, w_hh, b_ih, b_hh), (lengths, mask, reset)
     return _run("gru", x, {"h0": h0}, weights, marks, reset_after=bool(reset_after), reverse=bool(reverse))
 
 
-def _run(cell: str, x: Any, states: dict, weights: dict, marks: dict, **options: Any) -> tuple[jax.Array, ...]:
+def _run(cell: str, x: Any, states: dict, weights: tuple, marks: tuple, **options: Any) -> tuple[jax.Array, ...]:
     """Check all that is known before the values are, and bind the primitive."""
     gates = _check.GATES[cell]
     rows = f"{gates if gates > 1 else ''}H"
@@ -205,11 +203,12 @@ def _run(cell: str, x: Any, states: dict, weights: dict, marks: dict, **options:
     if x.ndim != 3:
         raise ValueError(f"x: shape {x.shape}, expected 3 dimensions (T, B, I)")
     T, B, I = x.shape
-    w_hh = _array("w_hh", weights["w_hh"])
+    given = dict(zip((*primitives.WEIGHTS, *primitives.MARKS), (*weights, *marks), strict=True))
+    w_hh = _array("w_hh", given["w_hh"])
     H = w_hh.shape[0] // gates if w_hh.ndim == 2 else 0
     if H < 1 or w_hh.shape != (gates * H, H):
         raise ValueError(f"w_hh: shape {w_hh.shape}, expected ({rows}, H) with H >= 1")
-    states = {name: jnp.zeros((B, H), x.dtype) if state is None else state for name, state in states.items()}
+    given |= {name: jnp.zeros((B, H), x.dtype) if state is None else state for name, state in states.items()}
     operands = {"x": x}
     for names, axes, shape in (
         (states, "(B, H)", (B, H)),
@@ -220,9 +219,8 @@ def _run(cell: str, x: Any, states: dict, weights: dict, marks: dict, **options:
         (("mask", "reset"), "(T, B)", (T, B)),
     ):
         for name in names:
-            value = {**states, **weights, **marks}[name]
-            if value is not None:
-                operands[name] = _checked(name, value, axes, shape, x.dtype)
+            if given[name] is not None:
+                operands[name] = _checked(name, given[name], axes, shape, x.dtype)
     if "lengths" in operands and not isinstance(operands["lengths"], jax.core.Tracer):
         _check.lengths_array(operands["lengths"], T, B)
     if any(map(_varies, operands.values())):

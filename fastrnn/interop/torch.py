@@ -299,12 +299,10 @@ class LSTM(_Recurrent, torch.nn.LSTM):
 
     Parameters
     ----------
-    *args, **common
-        Those of `torch.nn.LSTM`; `device` is the CPU, `dtype` float32 or float64.
     peepholes, coupled, forget_bias : keyword only
         As of `fastrnn.LSTM`.
-    activations, clip, layer_norm, zoneout, recurrent_dropout, input_dropout : keyword only
-        As of `RNN`.
+    *args, **common
+        Those of `torch.nn.LSTM`, and what `RNN` takes besides.
     """
 
     cell = "lstm"
@@ -323,12 +321,10 @@ class GRU(_Recurrent, torch.nn.GRU):
 
     Parameters
     ----------
-    *args, **common
-        Those of `torch.nn.GRU`; `device` is the CPU, `dtype` float32 or float64.
     reset_after : bool, keyword only
         Whether the reset gate is applied after the recurrent product, as in PyTorch, or before it.
-    activations, clip, layer_norm, zoneout, recurrent_dropout, input_dropout : keyword only
-        As of `RNN`.
+    *args, **common
+        Those of `torch.nn.GRU`, and what `RNN` takes besides.
     """
 
     cell = "gru"
