@@ -551,6 +551,23 @@ def test_files_that_are_damaged_or_lie(files, tmp_path):
             interop.from_keras(name)
 
 
+def test_weights_that_are_many_times_in_a_file_are_not_read_so_often(files, tmp_path):
+    def in_h5(h5):
+        attrs = h5["model_weights/x"].attrs
+        attrs["weight_names"] = list(attrs["weight_names"]) * 1000
+
+    def in_keras(h5):
+        for k in range(3, 3000):
+            h5[f"layers/lstm/cell/vars/{k}"] = h5["layers/lstm/cell/vars/0"]
+
+    raw = files[0]["m.keras"]
+    (tmp_path / "m.h5").write_bytes(edited(files[0]["m.h5"], in_h5))
+    (tmp_path / "m.keras").write_bytes(archive(raw, model=edited(members(raw)[1], in_keras)))
+    for name in ("m.h5", "m.keras"):
+        with pytest.raises(ValueError, match="expected floats within the file's size"):
+            interop.from_keras(tmp_path / name)
+
+
 def test_libraries_that_are_missing_are_named(files, tmp_path):
     (tmp_path / "m.keras").write_bytes(files[0]["m.keras"])
     code = "import sys; sys.modules['h5py'] = sys.modules['keras'] = None; import fastrnn; k = fastrnn.interop.keras; "

@@ -109,6 +109,7 @@ def _of_archive(path: str, size: int, chain: bool) -> list[Found]:
     seen: Counter[str] = Counter()
     found = []
     with _h5py().File(io.BytesIO(members["model.weights.h5"]), "r") as file:
+        left = [len(members["model.weights.h5"])]
         root = "_layer_checkpoint_dependencies" if _at(file, "layers") is None else "layers"
         for kind, name, config, wanted in _entries(model, chain):
             # Keras names a layer's group by its class, with a number from the second one of the class on.
@@ -120,14 +121,14 @@ def _of_archive(path: str, size: int, chain: bool) -> list[Found]:
             inner = {"Bidirectional": ["forward_layer/cell", "backward_layer/cell"], "TimeDistributed": ["layer"]}
             inside = inner.get(kind, ["cell"] if "return_sequences" in config else [""])
             paths = [f"{root}/{place}/{part}/vars".replace("//", "/") for part in inside]
-            weights = [array for part in paths for array in _numbered(file, part, len(members["model.weights.h5"]))]
+            weights = [array for part in paths for array in _numbered(file, part, left)]
             found.append(Found(kind, name, config, weights, major))
     return found
 
 
-def _numbered(file: Any, path: str, size: int) -> list[np.ndarray]:
+def _numbered(file: Any, path: str, left: list[int]) -> list[np.ndarray]:
     """The datasets 0, 1, 2 ... of a group, none where there is no group."""
-    return [_array(file, f"{path}/{k}", size) for k in range(len(_at(file, path) or ()))]
+    return [_array(file, f"{path}/{k}", left) for k in range(len(_at(file, path) or ()))]
 
 
 def _of_h5(path: str, size: int, chain: bool) -> list[Found]:
@@ -138,11 +139,11 @@ def _of_h5(path: str, size: int, chain: bool) -> list[Found]:
         root = getattr(_at(file, "model_weights"), "attrs", {})
         version = file.attrs.get("keras_version", root.get("keras_version", "2"))
         major = int(_text(version).split(".")[0])
-        found = []
+        found, left = [], [size]
         for kind, name, config in (entry[:3] for entry in _entries(model, chain) if entry[3]):
             group = f"model_weights/{name}"
             names = getattr(_at(file, group), "attrs", {}).get("weight_names", ())
-            weights = [_array(file, f"{group}/{_text(weight)}", size) for weight in names]
+            weights = [_array(file, f"{group}/{_text(weight)}", left) for weight in names]
             found.append(Found(kind, name, config, weights, major))
     return found
 
@@ -164,12 +165,13 @@ def _at(file: Any, path: str) -> Any:
     return here
 
 
-def _array(file: Any, path: str, size: int) -> np.ndarray:
-    """A dataset, if it is in this file itself and no larger."""
+def _array(file: Any, path: str, left: list[int]) -> np.ndarray:
+    """A dataset, if it is in this file itself and takes no more bytes than those before have left of it."""
     h5py, here = _h5py(), _at(file, path)
     if not isinstance(here, h5py.Dataset) or here.is_virtual or here.external:
         raise ValueError(f"{path!r:.80} is no array in this file")
-    if here.dtype.kind != "f" or here.nbytes > size:
+    left[0] -= here.nbytes
+    if here.dtype.kind != "f" or left[0] < 0:
         raise ValueError(f"{path!r:.80} is {here.dtype} {here.shape}, expected floats within the file's size")
     return _as_float(here[()])
 
