@@ -24,9 +24,9 @@
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers, in log2(VL) rounds that each put two
  *    vectors' lanes side by side: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us on a Zen 3, against number by number.
- * H: With AVX2 tiles of 4 to 6 rows by 2 vectors are written out, see tile_avx2.h. Other threads on the same core leave
- *    fewer instructions a cycle, so a shared core gains most: products 1.0 to 1.08 times as fast, weight gradients 1.02
- *    to 1.15, medians on a busy Zen 3.
+ * H: With AVX2 tiles of 4 to 6 rows by 2 vectors are written out, see tile_avx2.h. A core that others use too has fewer
+ *    instructions a cycle to give: on such a Zen 3 products are 1.03 to 1.12 times as fast, weight gradients 1.11 to 1.22,
+ *    on a quiet one 0.98 and 1.0 to 1.02, medians.
  */
 #define K_BLOCK 64
 #define OUTER_BLOCK 256 /* rows of b that stay in cache while all of a passes by: 64 KB a panel */
@@ -67,16 +67,16 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
         FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] = FR(splat)(0);
         const int first = k == 0;
 #ifdef V_BY_ROWS
-        if (NV == 2 && R >= 4 && R <= 6 && ldw == 2 * VL) { /* H */
-            if (step == 1)
-                for (; k + 8 <= end; k += 8) {
-                    const REAL *ahead = soon + k * pace;
-                    FR_UNROLL for (int j = 0; j < 8; j += 2) PREFETCH(ahead + j * pace);
-                    if (2 * pace > LINE) FR_UNROLL for (int j = 1; j < 8; j += 2) PREFETCH(ahead + j * pace);
-                    V_BY_ROWS(R, a + k, row * (ptrdiff_t)sizeof(REAL), w + k * 2 * VL);
-                }
-            else if (step == R)
-                for (; k + 8 <= end; k += 8) V_BY_STEPS(R, a + k * R, w + k * 2 * VL);
+        const ptrdiff_t fours = (end - k) & ~(ptrdiff_t)3;
+        if (NV == 2 && R >= 4 && R <= 6 && ldw == 2 * VL && fours) { /* H */
+            const ptrdiff_t bytes = sizeof(REAL);
+            if (step == 1 && 2 * pace <= LINE) {
+                V_BY_ROWS(R, a + k, row * bytes, w + k * 2 * VL, fours, soon + k * pace, 2 * pace * bytes);
+                k += fours;
+            } else if (step == R) {
+                V_BY_STEPS(R, a + k * R, w + k * 2 * VL, fours);
+                k += fours;
+            }
         }
 #endif
         for (; k < end; k++) {
