@@ -27,10 +27,16 @@
  * H: With AVX2 tiles of 4 to 6 rows by 2 vectors are written out, see tile_avx2.h. A core that others use too has fewer
  *    instructions a cycle to give: on such a Zen 3 products are 1.03 to 1.12 times as fast, weight gradients 1.11 to 1.22,
  *    on a quiet one 0.98 and 1.0 to 1.02, medians.
+ * I: Of more than 2 DEPTH steps as many at a time pass by all panels, so that the rows' part of them stays in the L2 cache;
+ *    c holds the sums in between. LSTM back: (32,4096)(4096,1024) 61 -> 66 GF/s, (800,4096)(4096,1024) 70 -> 78,
+ *    (16,8192)(8192,2048) 66 -> 70; half as deep, K=2048 1.0 (Zen 3, medians on a shared core).
  */
 #define K_BLOCK 64
 #define OUTER_BLOCK 256 /* rows of b that stay in cache while all of a passes by: 64 KB a panel */
 #define MAX_ROWS 8
+#define ADD 1
+#define GO_ON 2 /* see I */
+#define DEPTH 1024
 #define FEW_ROWS 8
 #define PACKED_AT_ONCE 64
 #define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
@@ -53,7 +59,8 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c[r][v] (+)= a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]. Vectors 2 and 3 of w lie `half` behind 0
+/* c[r][v] = a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]; with ADD it is added to them, with GO_ON they are
+ * the sum over the steps before. Vectors 2 and 3 of w lie `half` behind 0
  * and 1. `before`, if any, holds the blocks of the sum that went before, in rows of SUMS_ROW. See D for `soon`. */
 #define WEIGHTS(w, k, v) (*(const at_once *)((w) + (k)*ldw + ((v) < 2 ? (v)*VL : half + ((v)-2) * VL)))
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
@@ -99,6 +106,9 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
         }
         if (!first) {
             FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += total[r][v];
+        } else if (add == GO_ON) {
+            FR_UNROLL for (int r = 0; r < R; r++)
+                FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += FR(load)(c + r * ldc + at[v], lanes[v]);
         }
         if (k >= K) break;
         FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) total[r][v] = sum[r][v];
@@ -109,7 +119,7 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
     }
     FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) {
         REAL *p = c + r * ldc + at[v];
-        FR(store)(p, add ? FR(load)(p, lanes[v]) + sum[r][v] : sum[r][v], lanes[v]);
+        FR(store)(p, add == ADD ? FR(load)(p, lanes[v]) + sum[r][v] : sum[r][v], lanes[v]);
     }
 }
 
@@ -242,14 +252,15 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
     }
 }
 
-/* c (+)= a w for M rows and one panel; rows are split evenly: 8 is 4 + 4, 16 is 6 + 5 + 5. `block` of the K steps at a
- * time, K or K_BLOCK, see E; sums (M,SUMS_ROW), which may be c, holds what is not finished. */
+/* c = a w for M rows and one panel, whose `half` lies that far behind; for `add` see the tile. Rows are split evenly: 8 is
+ * 4 + 4, 16 is 6 + 5 + 5. `block` of the K steps at a time, K or K_BLOCK, see E; sums (M,SUMS_ROW), which may be c, holds
+ * what is not finished. */
 static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
-                                ptrdiff_t lda, const REAL *w, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV, int add,
-                                ptrdiff_t block, REAL *sums, const REAL *soon) {
+                                ptrdiff_t lda, const REAL *w, ptrdiff_t half, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV,
+                                int add, ptrdiff_t block, REAL *sums, const REAL *soon) {
     static const ptrdiff_t dense[4] = {0, VL, 2 * VL, 3 * VL};
     static const int full[4] = {VL, VL, VL, VL};
-    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K);
+    const ptrdiff_t ldw = LDW(NV);
     const ptrdiff_t width = M > FR(tile_rows)[NV - 1] ? TOGETHER(NV) : NV; /* F */
     const ptrdiff_t most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most, numbers = width * VL;
     const ptrdiff_t pace = tiles * LINE < numbers ? LINE : (numbers + tiles - 1) / tiles;
@@ -288,12 +299,15 @@ static FR_INLINE ptrdiff_t FR(rows_at_once)(ptrdiff_t K) {
     return rows < 2 * ROWS_OF_SUMS ? 2 * ROWS_OF_SUMS : rows;
 }
 
+/* I */
+static FR_INLINE ptrdiff_t FR(depth)(ptrdiff_t M, ptrdiff_t K) { return M > 1 && K > 2 * DEPTH ? DEPTH : K; }
+
 static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
                          ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards) {
-    const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL);
+    const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL), depth = add ? K : FR(depth)(M, K);
     ptrdiff_t at[4];
     int lanes[4];
-    const ptrdiff_t most = FR(rows_at_once)(K), block = FR(block_of)(K, 512 * 1024);
+    const ptrdiff_t most = FR(rows_at_once)(depth), block = FR(block_of)(depth, 512 * 1024);
     /* A panel passes by so many rows of so many groups before the next one comes. */
     const ptrdiff_t chunk = M < most ? M : most, together = M ? most / chunk : 1;
 #if FR_VECTORS
@@ -303,19 +317,24 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
     for (ptrdiff_t g0 = 0; g0 < groups; g0 += together)
         for (ptrdiff_t m0 = 0; m0 < M; m0 += chunk) {
             const ptrdiff_t end = M - m0 < chunk ? M : m0 + chunk, g1 = groups - g0 < together ? groups : g0 + together;
-            for (ptrdiff_t p = 0; p < panels; p++) {
-                const ptrdiff_t first = (backwards ? panels - 1 - p : p) * 4 * VL, NV = FR(panel_vectors)(N - first);
-                const REAL *w = packed + first * K;
-                const REAL *next = p + 1 == panels ? w : backwards ? w - K * 4 * VL : w + K * 4 * VL;
-                FR(places)(at, lanes, first, N, NV);
-                for (ptrdiff_t g = g0; g < g1; g++)
-                    for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
-                        const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                        const ptrdiff_t row = g * distance + m;
-                        FR(tiles)(c + row * ldc, ldc, at, lanes, a + row * lda, lda, w, rows, K, NV, add, block, sums,
-                                  g + 1 < g1 || m + rows < end ? w : next);
-                    }
-            }
+            ptrdiff_t k = 0;
+            do { /* I */
+                const ptrdiff_t n = K - k < depth ? K - k : depth;
+                for (ptrdiff_t p = 0; p < panels; p++) {
+                    const ptrdiff_t first = (backwards ? panels - 1 - p : p) * 4 * VL, NV = FR(panel_vectors)(N - first);
+                    const REAL *w = packed + first * K + k * LDW(NV);
+                    const REAL *next = p + 1 == panels ? w : backwards ? w - K * 4 * VL : w + K * 4 * VL;
+                    FR(places)(at, lanes, first, N, NV);
+                    for (ptrdiff_t g = g0; g < g1; g++)
+                        for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
+                            const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
+                            const ptrdiff_t row = g * distance + m;
+                            FR(tiles)(c + row * ldc, ldc, at, lanes, a + row * lda + k, lda, w, HALF(NV, K), rows, n, NV,
+                                      k ? GO_ON : add, block, sums, g + 1 < g1 || m + rows < end ? w : next);
+                        }
+                }
+                k += depth;
+            } while (k < K);
         }
 }
 
@@ -340,11 +359,17 @@ static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
         for (ptrdiff_t j = 0; add && j < N; j++) c[j] += to[j];
         return;
     }
-    for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
-        const ptrdiff_t n = N - first < 4 * VL ? N - first : 4 * VL;
-        FR(pack)(scratch, w + first * column, column, step, K, n);
-        FR(multiply)(c + first, ldc, a, lda, scratch, M, K, n, add, 1, 0, 0);
-    }
+    const ptrdiff_t depth = add ? K : FR(depth)(M, K);
+    ptrdiff_t k = 0;
+    do { /* I */
+        const ptrdiff_t deep = K - k < depth ? K - k : depth;
+        for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
+            const ptrdiff_t n = N - first < 4 * VL ? N - first : 4 * VL;
+            FR(pack)(scratch, w + first * column + k * step, column, step, deep, n);
+            FR(multiply)(c + first, ldc, a + k, lda, scratch, M, deep, n, k ? GO_ON : add, 1, 0, 0);
+        }
+        k += depth;
+    } while (k < K);
 }
 
 /* --- a' b --------------------------------------------------------------------------------------------------------
@@ -471,6 +496,9 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 
 #undef at_once
 #undef K_BLOCK
+#undef ADD
+#undef GO_ON
+#undef DEPTH
 #undef OUTER_BLOCK
 #undef TILE_ROWS
 #undef ROWS

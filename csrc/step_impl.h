@@ -207,7 +207,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             }
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, SUMS_ROW, at, lanes, a + m * lda, lda, w, rows, H, NV, 0, block, sums, soon);
+                FR(tiles)(sums, SUMS_ROW, at, lanes, a + m * lda, lda, w, HALF(NV, H), rows, H, NV, 0, block, sums, soon);
                 part(s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
             }
         }
