@@ -42,7 +42,7 @@ arm() {
         return 77
     fi
     kernels_test arm "$cc" -static -O3
-    "$qemu" "$scratch/arm" neon baseline # which here is scalars
+    "$qemu" "$scratch/arm" neon # the baseline, which here is scalars, is under sanitizers below
 }
 
 sanitize() {
