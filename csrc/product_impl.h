@@ -24,9 +24,10 @@
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers, in log2(VL) rounds that each put two
  *    vectors' lanes side by side: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us on a Zen 3, against number by number.
- * H: With AVX2 tiles of 4 to 6 rows by 2 vectors are written out, see tile_avx2.h. A core that others use too has fewer
- *    instructions a cycle to give: on such a Zen 3 products are 1.03 to 1.12 times as fast, weight gradients 1.11 to 1.22,
- *    on a quiet one 0.98 and 1.0 to 1.02, medians.
+ * H: With AVX2 tiles of 4 to 6 rows by 2 vectors are written out, see tile_avx2.h; but for a panel's only tile, which has a
+ *    line to ask for with each step. A core that others use too has fewer instructions a cycle to give: on such a Zen 3
+ *    products are 1.03 to 1.12 times as fast, weight gradients, together with strips that are packed by the vector,
+ *    1.11 to 1.22, on a quiet one 0.98 and 1.0 to 1.02, medians.
  * I: Of more than 2 DEPTH steps as many at a time pass by all panels, so that the rows' part of them stays in the L2 cache;
  *    c holds the sums in between. LSTM back: (32,4096)(4096,1024) 61 -> 66 GF/s, (800,4096)(4096,1024) 70 -> 78,
  *    (16,8192)(8192,2048) 66 -> 70; half as deep, K=2048 1.0 (Zen 3, medians on a shared core).
