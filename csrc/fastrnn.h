@@ -114,8 +114,8 @@ typedef struct {
         /* The blocks first <= block < last of a step, from the last one down if `backwards`: the recurrent product    \
          * and the new state. */                                                                                       \
         void (*step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t first, ptrdiff_t last, int backwards);  \
-        /* The same for all units where the product (B,G*H) has been made already. */                                  \
-        void (*step_gates)(const fr_step *s, int cell, const REAL *product);                                           \
+        /* The same for all units where the product (B,G*H) has been made already, which is used up. */                \
+        void (*step_gates)(const fr_step *s, int cell, REAL *product);                                                 \
         /* What follows is of the units first <= j < last.                                                             \
          * dpre (B,H) = (dh + dy) act'(h), all (B,H). dpre may be dh. */                                               \
         void (*rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,        \

@@ -79,7 +79,7 @@ cdef extern from "fastrnn.h" nogil:
         void (*step_pack)(void* packed, int cell, const void* w, Py_ssize_t H) noexcept nogil
         void (*step)(const fr_step* s, int cell, const void* packed, Py_ssize_t first, Py_ssize_t last,
                      int backwards) noexcept nogil
-        void (*step_gates)(const fr_step* s, int cell, const void* product) noexcept nogil
+        void (*step_gates)(const fr_step* s, int cell, void* product) noexcept nogil
         void (*rnn_dgates)(void* dpre, const void* dh, const void* dy, const void* h, Py_ssize_t B, Py_ssize_t H,
                            Py_ssize_t first, Py_ssize_t last, int relu) noexcept nogil
         void (*lstm_dgates)(void* gates, void* dc, const void* dh, const void* dy, const void* c, const void* c_prev,

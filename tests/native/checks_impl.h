@@ -145,7 +145,7 @@ static void FR(check_step)(const KERNELS *kernels, int cell, int save) {
           if (cell == FR_GRU_UPDATE) k->multiply(x[9], G * H, x[3], H, x[8], B, H, G * H, 0, 1, 0, 0);
           else k->multiply(x[9], G * H, x[4], ldp, x[8], B, H, G * H, 0, 1, 0, 0);
           k->step_gates(STEP(0, 0, B), cell, x[9]);
-          BLANK(x[8], 0, columns));
+          BLANK(x[8], 0, columns); BLANK(x[9], 0, B * G * H)); /* which is used up */
 }
 
 static void FR(check_steps)(const KERNELS *kernels) {

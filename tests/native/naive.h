@@ -69,7 +69,7 @@ static void naive_step(const fr_step *s, int cell, const double *packed, ptrdiff
         }
 }
 
-static void naive_step_gates(const fr_step *s, int cell, const double *product) {
+static void naive_step_gates(const fr_step *s, int cell, double *product) {
     const ptrdiff_t G = naive_gates_of[cell], H = s->H;
     for (ptrdiff_t b = 0; b < s->B; b++)
         for (ptrdiff_t j = 0; j < H; j++) {
