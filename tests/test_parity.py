@@ -26,6 +26,7 @@ SIZES = (  # T, B, I, H
     (5, 2, 3, 190),
     (3, 5, 212, 236),  # large enough to be packed for weight gradients, of every number of vectors in the last panel
     (2, 6, 252, 204),
+    (3, 1, 2, 300),  # one sequence, of more units than a step makes at once
     (4, 3, 0, 6),
     (0, 3, 4, 5),
     (3, 0, 4, 5),
