@@ -226,7 +226,9 @@ static void FR(check_sizes)(const KERNELS *kernels) {
     }
     B = 7, H = 1030, K = H, with_nan = 0; /* and so does a step */
     FR(check_step)(kernels, FR_LSTM, 0);
-    B = 3900, H = 17, with_nan = 0; /* and so many rows that `step` takes them in two */
+    B = 1, H = 300, K = H; /* and that a step of one row takes its blocks in some */
+    FR(check_steps)(kernels);
+    B = 3900, H = 17; /* and so many rows that `step` takes them in two */
     FR(check_steps)(kernels);
     printf("%s %s: %d checks passed\n", table_name, sizeof(REAL) == 4 ? "f32" : "f64", checks);
     fflush(stdout);
