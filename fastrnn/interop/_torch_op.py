@@ -117,7 +117,7 @@ torch.library.register_autograd("fastrnn::cell", _gradients, setup_context=_setu
 
 def opaque(call: Call, tensors: tuple[Tensor | None, ...], save: bool) -> tuple[Tensor, ...]:
     """As `Cell.apply`, of a call without a variant, mask and resets."""
-    options = {"nonlinearity": "tanh", "reset_after": True} | call.options
+    options = {"reverse": False, "nonlinearity": "tanh", "reset_after": True} | call.options
     x, h0, *rest = tensors
     c0, *rest = rest if call.cell == "lstm" else (None, *rest)
     lengths = options["lengths"]
