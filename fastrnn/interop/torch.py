@@ -240,10 +240,10 @@ class _Recurrent:
         batch = shape[0 if self.batch_first else 1]
         parts, size = self.num_layers * len(self._ways), self.proj_size or self.hidden_size
         for state in states:
-            if state is not None and (
-                state.shape != (parts, batch, size) or state.dtype is not w.dtype or not state.is_cpu
-            ):
-                return False
+            if state is not None:
+                fits = state.shape == (parts, batch, size) and state.dtype is w.dtype and state.is_cpu
+                if not fits:
+                    return False
             size = self.hidden_size
         return True
 
@@ -283,7 +283,7 @@ class _Recurrent:
             if self.training and self.variant_options.keys() & RANDOM:
                 variant["rng"] = int(torch.randint(2**62, ()))
         call = Call(self.cell, options | self._options(), variant, arrays)
-        save = torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors])
+        save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
         if torch.compiler.is_compiling() and variant is None and options["mask"] is None and options["reset"] is None:
             return opaque(call, tensors, save)
         _refuse_transforms()
