@@ -32,12 +32,12 @@ def extension(name, sources=()):
 setup(
     ext_modules=cythonize(
         [
+            extension("kernels", ["csrc/dispatch.c", *sorted(glob("csrc/isa_*.c"))]),  # takes the longest
             extension("back"),
             extension("blas"),
             extension("cell"),
             extension("decode"),
             extension("dense"),
-            extension("kernels", ["csrc/dispatch.c", *sorted(glob("csrc/isa_*.c"))]),
             extension("matrix"),
             extension("memory"),
             extension("plan"),
