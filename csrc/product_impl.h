@@ -196,6 +196,10 @@ static FR_INLINE void FR(places)(ptrdiff_t *at, int *lanes, ptrdiff_t first, ptr
     }
 }
 
+/* The same for full vectors that lie together. */
+static const ptrdiff_t FR(dense)[4] = {0, VL, 2 * VL, 3 * VL};
+static const int FR(full)[4] = {VL, VL, VL, VL};
+
 static ptrdiff_t FR(packed_size)(ptrdiff_t K, ptrdiff_t N) { return (N + VL - 1) / VL * VL * K; }
 
 /* VL columns of a packed panel: to[k*width + l] = from[l][k] for k0 <= k < k1; see G. */
@@ -283,8 +287,6 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
 static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
                                 ptrdiff_t lda, const REAL *w, ptrdiff_t half, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV,
                                 int add, ptrdiff_t block, REAL *sums, const REAL *soon) {
-    static const ptrdiff_t dense[4] = {0, VL, 2 * VL, 3 * VL};
-    static const int full[4] = {VL, VL, VL, VL};
     const ptrdiff_t ldw = LDW(NV);
     const ptrdiff_t width = M > FR(tile_rows)[NV - 1] ? TOGETHER(NV) : NV; /* F */
     const ptrdiff_t most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most, numbers = width * VL;
@@ -303,7 +305,7 @@ static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, con
                     tile(c + m * ldc, ldc, at + v, lanes + v, rows, lda, weights, ldw, half, n, add, before, ahead,
                          pace);
                 else
-                    tile(sum, SUMS_ROW, dense, full, rows, lda, weights, ldw, half, n, 0, before, ahead, pace);
+                    tile(sum, SUMS_ROW, FR(dense), FR(full), rows, lda, weights, ldw, half, n, 0, before, ahead, pace);
                 ahead += n * pace; /* no further than into the panel after the next, which is as welcome */
                 m += R;
             }
@@ -366,12 +368,10 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
 /* One row: rows of w pass by once, a block of them at a time, whose sums go on in c. Panel by panel each would be visited
  * for 4 vectors at a time: W (2048,512) out of L3, 340 -> 120 us. */
 static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
-    static const ptrdiff_t at[4] = {0, VL, 2 * VL, 3 * VL};
-    static const int lanes[4] = {VL, VL, VL, VL};
     for (ptrdiff_t k = 0; k < K; k += K_BLOCK)
         for (ptrdiff_t j = 0, NV; j < N; j += NV * VL) {
             NV = FR(panel_vectors)(N - j);
-            FR(tile_of)[NV - 1][0](c + j, 0, at, lanes, a + k, 0, w + k * step + j, step, 2 * VL,
+            FR(tile_of)[NV - 1][0](c + j, 0, FR(dense), FR(full), a + k, 0, w + k * step + j, step, 2 * VL,
                                    K - k < K_BLOCK ? K - k : K_BLOCK, 0, k ? c + j : NULL, w, 0);
         }
 }

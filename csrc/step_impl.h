@@ -194,8 +194,6 @@ static void FR(step_of_one)(const fr_step *s, int cell, const REAL *a, const REA
                             ptrdiff_t last, int backwards) {
     const ptrdiff_t H = s->H, U = FR(block_units)(cell), G = FR(gates_of)[cell], columns = G * U;
     const int small = G * H * H * (ptrdiff_t)sizeof(REAL) <= SMALL;
-    static const ptrdiff_t at[4] = {0, VL, 2 * VL, 3 * VL};
-    static const int lanes[4] = {VL, VL, VL, VL};
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
@@ -213,8 +211,8 @@ static void FR(step_of_one)(const fr_step *s, int cell, const REAL *a, const REA
                 FR(pair_of)[NV - 1](sums + (q - from) * columns, a, w, w + H * columns, H);
                 i++;
             } else {
-                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, at, lanes, a, 0, w, LDW(NV), HALF(NV, H), H, 0,
-                                       NULL, w, 0);
+                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, FR(dense), FR(full), a, 0, w, LDW(NV), HALF(NV, H),
+                                       H, 0, NULL, w, 0);
             }
         }
         for (ptrdiff_t p = from; p < from + many; p++) {
@@ -233,8 +231,6 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
         return;
     }
     const ptrdiff_t chunk = FR(rows_at_once)(H), block = FR(block_of)(H, 256 * 1024);
-    static const ptrdiff_t at[4] = {0, VL, 2 * VL, 3 * VL};
-    static const int lanes[4] = {VL, VL, VL, VL};
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
@@ -248,7 +244,8 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             const REAL *soon = i + 1 == last ? w : backwards ? w - H * G * U : w + H * G * U;
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, SUMS_ROW, at, lanes, a + m * lda, lda, w, HALF(NV, H), rows, H, NV, 0, block, sums, soon);
+                FR(tiles)(sums, SUMS_ROW, FR(dense), FR(full), a + m * lda, lda, w, HALF(NV, H), rows, H, NV, 0, block,
+                          sums, soon);
                 FR(part_of)[cell](s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
             }
         }

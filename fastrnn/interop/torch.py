@@ -214,7 +214,7 @@ class _Recurrent:
 
     def _check_tensors(self, x: torch.Tensor, states: list, batch_sizes: torch.Tensor | None) -> None:
         """Types, devices and, as `torch.nn` does it, shapes."""
-        if batch_sizes is None and self._fit(x, states):  # 4 us instead of 15
+        if batch_sizes is None and self._fit(x, states):  # 2 us instead of 15
             return
         given = {"weight_ih_l0": self.weight_ih_l0, "input": x}
         given |= {f"{name}_0": state for name, state in zip(self.state_names, states, strict=True) if state is not None}
