@@ -4,8 +4,8 @@
  *    then added to what is there. The order depends on nothing else: not on the number of rows, their place in a tile,
  *    or who computes it. So a row has the same bits alone and in any batch. The blocks are for accuracy: with one
  *    chain over 96 terms the plain RNN has 1.7 times NumPy's rounding error, which adds up in as many chains as a
- *    vector has lanes. Blocks of 64 cost 1% of the speed, for the sum
- *    of those before waits in the L1 cache; adding to c in memory cost 8%, and 23% where its rows lie 16 KB apart.
+ *    vector has lanes. Blocks of 64 cost 1 to 4% of the speed, for the sum of those before waits in the L1 cache; adding
+ *    to c in memory cost 8%, and 23% where its rows lie 16 KB apart.
  * B: A tile of R rows by NV vectors of sums stays in registers over a block; weights are read once for its R rows. R and
  *    NV are constants in every instance, and TILE_ROWS keeps R * NV sums, NV weights and an x within the registers.
  * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream; see F. The last one has
@@ -24,13 +24,17 @@
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers, in log2(VL) rounds that each put two
  *    vectors' lanes side by side: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us on a Zen 3, against number by number.
- * H: With AVX2 tiles of 4 to 6 rows by 2 vectors are written out, see tile_avx2.h; but for a panel's only tile, which has a
- *    line to ask for with each step. A core that others use too has fewer instructions a cycle to give: on such a Zen 3
- *    products are 1.03 to 1.12 times as fast, weight gradients, together with strips that are packed by the vector,
- *    1.11 to 1.22, on a quiet one 0.98 and 1.0 to 1.02, medians.
+ * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only tile,
+ *    which has a line to ask for with each step. What counts is how few instructions they are: a core that others use too
+ *    has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of its 104
+ *    GF/s, medians): 4 steps a turn, and C between the blocks of a sum, 1.03 to 1.12 against all in C; then 8 a turn, and all of a
+ *    tile, (32,64)(64,256) 1.11, (32,50)(50,200) 1.14, (32,256)(256,1024) 1.05, (200,512)(512,2048) 1.03; a step of a GRU
+ *    (4 by 3) of 32, 64 units 1.11, of 64, 512 units 1.21.
  * I: Of more than 2 DEPTH steps as many at a time pass by all panels, so that the rows' part of them stays in the L2 cache;
  *    c holds the sums in between. LSTM back: (32,4096)(4096,1024) 61 -> 66 GF/s, (800,4096)(4096,1024) 70 -> 78,
  *    (16,8192)(8192,2048) 66 -> 70; half as deep, K=2048 1.0 (Zen 3, medians on a shared core).
+ * J: A tile asks for its lines of c when it begins, unless they are the small array of a step's sums. Those of a weight
+ *    gradient come from far: c (2048,512) 1.10, (4096,1024) 1.06 to 1.13 times as fast; other products 1.00 to 1.04.
  */
 #define K_BLOCK 64
 #define OUTER_BLOCK 256 /* rows of b that stay in cache while all of a passes by: 64 KB a panel */
@@ -50,8 +54,10 @@
 #define HALF(NV, K) (TOGETHER(NV) < (NV) ? (K)*2 * VL : 2 * VL)
 #if FR_VECTORS
 #define PREFETCH(p) __builtin_prefetch(p, 0, 2)
+#define PREFETCH_TO_WRITE(p) __builtin_prefetch(p, 1, 3)
 #else
 #define PREFETCH(p) (void)(p)
+#define PREFETCH_TO_WRITE(p) (void)(p)
 #endif
 #if FR_REGISTERS == 32
 #define TILE_ROWS(NV) ((NV) == 4 ? 6 : 8)
@@ -60,33 +66,49 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c[r][v] = a w, where c[r][v] are lanes[v] numbers at c + r*ldc + at[v]; with ADD it is added to them, with GO_ON they are
- * the sum over the steps before. Vectors 2 and 3 of w lie `half` behind 0
- * and 1. `before`, if any, holds the blocks of the sum that went before, in rows of SUMS_ROW. See D for `soon`. */
+/* c (R, NV vectors) = a w, whose last vector is of `lanes` columns; with ADD c += a w, with GO_ON c is the sum over the steps
+ * before. Vectors 2 and 3 of w lie `half` behind 0 and 1. `before`, if any, holds the blocks of the sum that went before, in
+ * rows of SUMS_ROW; never together with GO_ON. See D for `soon`. */
 #define WEIGHTS(w, k, v) (*(const at_once *)((w) + (k)*ldw + ((v) < 2 ? (v)*VL : half + ((v)-2) * VL)))
-static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
-                               ptrdiff_t row, ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t half,
-                               ptrdiff_t K, int add, const REAL *before, const REAL *soon, ptrdiff_t pace,
-                               const int R, const int NV) {
-    vec sum[MAX_ROWS][4], total[MAX_ROWS][4]; /* sum lives in registers, total in the L1 cache */
+#define EACH_SUM FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++)
+/* total <- what the blocks before have made, if anything. */
+static FR_INLINE int FR(begin_sums)(vec *total, const REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, int add,
+                                    const REAL *before, const int R, const int NV) {
+    if (before)
+        EACH_SUM total[r * NV + v] = *(const at_once *)(before + r * SUMS_ROW + v * VL);
+    else if (add == GO_ON)
+        EACH_SUM total[r * NV + v] = FR(load)(c + r * ldc + v * VL, v + 1 < NV ? VL : lanes);
+    return before || add == GO_ON;
+}
+
+static FR_INLINE void FR(end_sums)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, vec (*sum)[4], int add, const int R,
+                                   const int NV) {
+#define PUT(lanes)                                                                                                     \
+    EACH_SUM {                                                                                                         \
+        REAL *p = c + r * ldc + v * VL;                                                                                \
+        const ptrdiff_t n = v + 1 < NV ? VL : lanes;                                                                   \
+        FR(store)(p, add == ADD ? FR(load)(p, n) + sum[r][v] : sum[r][v], n);                                          \
+    }
+    if (lanes == VL)
+        PUT(VL)
+    else
+        PUT(lanes)
+#undef PUT
+}
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* total, which is read once it has `begun` */
+#endif
+static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t row,
+                                   ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add,
+                                   const REAL *before, const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
+    vec sum[MAX_ROWS][4], total[MAX_ROWS * 4]; /* sum lives in registers, total in the L1 cache */
+    int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV);
     ptrdiff_t k = 0;
     for (;;) {
         const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
-        FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] = FR(splat)(0);
-        const int first = k == 0;
-#ifdef V_BY_ROWS
-        const ptrdiff_t fours = (end - k) & ~(ptrdiff_t)3;
-        if (NV == 2 && R >= 4 && R <= 6 && ldw == 2 * VL && fours) { /* H */
-            const ptrdiff_t bytes = sizeof(REAL);
-            if (step == 1 && 2 * pace <= LINE) {
-                V_BY_ROWS(R, a + k, row * bytes, w + k * 2 * VL, fours, soon + k * pace, 2 * pace * bytes);
-                k += fours;
-            } else if (step == R) {
-                V_BY_STEPS(R, a + k * R, w + k * 2 * VL, fours);
-                k += fours;
-            }
-        }
-#endif
+        EACH_SUM sum[r][v] = FR(splat)(0);
         for (; k < end; k++) {
             if (R >= 4) PREFETCH(soon + k * pace);
             if (R < NV) { /* the fewer of both wait in registers: beside 3 by 4 sums Clang spilled, 2.3 times as slow */
@@ -105,23 +127,36 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, cons
                 }
             }
         }
-        if (!first) {
-            FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += total[r][v];
-        } else if (add == GO_ON) {
-            FR_UNROLL for (int r = 0; r < R; r++)
-                FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += FR(load)(c + r * ldc + at[v], lanes[v]);
-        }
+        if (begun) EACH_SUM sum[r][v] += total[r * NV + v];
         if (k >= K) break;
-        FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) total[r][v] = sum[r][v];
+        EACH_SUM total[r * NV + v] = sum[r][v];
+        begun = 1;
     }
-    if (before) {
-        FR_UNROLL for (int r = 0; r < R; r++)
-            FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += *(const at_once *)(before + r * SUMS_ROW + v * VL);
+    FR(end_sums)(c, ldc, lanes, sum, add, R, NV);
+}
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+
+static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t row, ptrdiff_t step,
+                               const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add, const REAL *before,
+                               const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
+    if (ldc > SUMS_ROW) FR_UNROLL for (int r = 0; r < R; r++) PREFETCH_TO_WRITE(c + r * ldc); /* J */
+#ifdef V_WRITTEN /* H */
+    const ptrdiff_t bytes = sizeof(REAL);
+    const int by_rows = step == 1 && 2 * pace <= LINE, by_steps = row == 1 && step == R;
+    if (V_WRITTEN(R, NV) && ldw == NV * VL && (by_rows || by_steps)) {
+        vec sum[MAX_ROWS][4], total[MAX_ROWS * 4];
+        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV);
+        if (by_rows)
+            V_BY_ROWS(R, NV, a, row * bytes, w, K, soon, 2 * pace * bytes);
+        else
+            V_BY_STEPS(R, NV, a, w, K);
+        FR(end_sums)(c, ldc, lanes, sum, add, R, NV);
+        return;
     }
-    FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++) {
-        REAL *p = c + r * ldc + at[v];
-        FR(store)(p, add == ADD ? FR(load)(p, lanes[v]) + sum[r][v] : sum[r][v], lanes[v]);
-    }
+#endif
+    FR(any_tile)(c, ldc, lanes, a, row, step, w, ldw, half, K, add, before, soon, pace, R, NV);
 }
 
 /* c (2*NV*VL) = a w for one row and two panels. As a tile of two rows GCC makes some sums of it without multiply-add. */
@@ -149,15 +184,15 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 #define GIVEN(half, NV) (TOGETHER(NV) < (NV) ? (half) : 2 * VL) /* a constant wherever it can be */
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
-    static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,     \
+    static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a,                       \
                                     ptrdiff_t lda, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add, \
                                     const REAL *before, const REAL *soon, ptrdiff_t pace) {                            \
-        FR(tile)(c, ldc, at, lanes, a, lda, 1, w, ldw, GIVEN(half, NV), K, add, before, soon, pace, ROWS(R, NV), NV);  \
+        FR(tile)(c, ldc, lanes, a, lda, 1, w, ldw, GIVEN(half, NV), K, add, before, soon, pace, ROWS(R, NV), NV);  \
     }                                                                                                                  \
-    static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,    \
+    static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a,                      \
                                      ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t half, ptrdiff_t K,         \
                                      int add) {                                                                        \
-        FR(tile)(c, ldc, at, lanes, a, 1, lda, b, ldb, GIVEN(half, NV), K, add, NULL, b, 0, ROWS(R, NV), NV);          \
+        FR(tile)(c, ldc, lanes, a, 1, lda, b, ldb, GIVEN(half, NV), K, add, NULL, b, 0, ROWS(R, NV), NV);          \
     }
 #define PAIR(NV)                                                                                                       \
     static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \
@@ -166,9 +201,9 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
 TILES(1) TILES(2) TILES(3) TILES(4)
-typedef void (*FR(tile_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
+typedef void (*FR(tile_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *,
                            ptrdiff_t, ptrdiff_t, ptrdiff_t, int, const REAL *, const REAL *, ptrdiff_t);
-typedef void (*FR(outer_t))(REAL *, ptrdiff_t, const ptrdiff_t *, const int *, const REAL *, ptrdiff_t, const REAL *,
+typedef void (*FR(outer_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *,
                             ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
 typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t);
 #define ROW_OF(KIND, NV)                                                                                               \
@@ -188,17 +223,11 @@ static FR_INLINE ptrdiff_t FR(panel_vectors)(ptrdiff_t columns_left) {
     return there < 4 ? there : 4;
 }
 
-/* Where its vectors go in a row of c, and how many lanes they have. */
-static FR_INLINE void FR(places)(ptrdiff_t *at, int *lanes, ptrdiff_t first, ptrdiff_t N, ptrdiff_t NV) {
-    for (ptrdiff_t v = 0; v < NV; v++) {
-        at[v] = first + v * VL;
-        lanes[v] = (int)(N - at[v] < VL ? N - at[v] : VL);
-    }
+/* How many columns the last of a panel's NV vectors has. */
+static FR_INLINE ptrdiff_t FR(last_lanes)(ptrdiff_t columns_left, ptrdiff_t NV) {
+    const ptrdiff_t lanes = columns_left - (NV - 1) * VL;
+    return lanes < VL ? lanes : VL;
 }
-
-/* The same for full vectors that lie together. */
-static const ptrdiff_t FR(dense)[4] = {0, VL, 2 * VL, 3 * VL};
-static const int FR(full)[4] = {VL, VL, VL, VL};
 
 static ptrdiff_t FR(packed_size)(ptrdiff_t K, ptrdiff_t N) { return (N + VL - 1) / VL * VL * K; }
 
@@ -284,7 +313,7 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
 /* c = a w for M rows and one panel, whose `half` lies that far behind; for `add` see the tile. Rows are split evenly: 8 is
  * 4 + 4, 16 is 6 + 5 + 5. `block` of the K steps at a time, K or K_BLOCK, see E; sums (M,SUMS_ROW), which may be c, holds
  * what is not finished. */
-static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, const int *lanes, const REAL *a,
+static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a,
                                 ptrdiff_t lda, const REAL *w, ptrdiff_t half, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV,
                                 int add, ptrdiff_t block, REAL *sums, const REAL *soon) {
     const ptrdiff_t ldw = LDW(NV);
@@ -296,16 +325,17 @@ static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, const ptrdiff_t *at, con
         const int last = k + n == K;
         for (ptrdiff_t v = 0; v < NV; v += width) {
             const REAL *weights = w + (v ? half : 0), *ahead = (last ? soon : w + n * ldw) + (v ? half : 0);
+            const ptrdiff_t of_last = v + width < NV ? VL : lanes;
             for (ptrdiff_t t = 0, m = 0; t < tiles; t++) {
                 const ptrdiff_t R = (M - m + tiles - t - 1) / (tiles - t);
                 const FR(tile_t) tile = FR(tile_of)[width - 1][R - 1];
                 const REAL *rows = a + m * lda + k;
                 REAL *sum = sums + m * SUMS_ROW + v * VL, *before = k ? sum : NULL;
                 if (last)
-                    tile(c + m * ldc, ldc, at + v, lanes + v, rows, lda, weights, ldw, half, n, add, before, ahead,
+                    tile(c + m * ldc + v * VL, ldc, of_last, rows, lda, weights, ldw, half, n, add, before, ahead,
                          pace);
                 else
-                    tile(sum, SUMS_ROW, FR(dense), FR(full), rows, lda, weights, ldw, half, n, 0, before, ahead, pace);
+                    tile(sum, SUMS_ROW, VL, rows, lda, weights, ldw, half, n, 0, before, ahead, pace);
                 ahead += n * pace; /* no further than into the panel after the next, which is as welcome */
                 m += R;
             }
@@ -332,8 +362,6 @@ static FR_INLINE ptrdiff_t FR(depth)(ptrdiff_t M, ptrdiff_t K) { return M > 1 &&
 static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
                          ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards) {
     const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL), depth = add ? K : FR(depth)(M, K);
-    ptrdiff_t at[4];
-    int lanes[4];
     const ptrdiff_t most = FR(rows_at_once)(depth), block = FR(block_of)(depth, 512 * 1024);
     /* A panel passes by so many rows of so many groups before the next one comes. */
     const ptrdiff_t chunk = M < most ? M : most, together = M ? most / chunk : 1;
@@ -351,13 +379,13 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
                     const ptrdiff_t first = (backwards ? panels - 1 - p : p) * 4 * VL, NV = FR(panel_vectors)(N - first);
                     const REAL *w = packed + first * K + k * LDW(NV);
                     const REAL *next = p + 1 == panels ? w : backwards ? w - K * 4 * VL : w + K * 4 * VL;
-                    FR(places)(at, lanes, first, N, NV);
+                    const ptrdiff_t lanes = FR(last_lanes)(N - first, NV);
                     for (ptrdiff_t g = g0; g < g1; g++)
                         for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                             const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
                             const ptrdiff_t row = g * distance + m;
-                            FR(tiles)(c + row * ldc, ldc, at, lanes, a + row * lda + k, lda, w, HALF(NV, K), rows, n, NV,
-                                      k ? GO_ON : add, block, sums, g + 1 < g1 || m + rows < end ? w : next);
+                            FR(tiles)(c + row * ldc + first, ldc, lanes, a + row * lda + k, lda, w, HALF(NV, K), rows, n,
+                                      NV, k ? GO_ON : add, block, sums, g + 1 < g1 || m + rows < end ? w : next);
                         }
                 }
                 k += depth;
@@ -371,7 +399,7 @@ static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t st
     for (ptrdiff_t k = 0; k < K; k += K_BLOCK)
         for (ptrdiff_t j = 0, NV; j < N; j += NV * VL) {
             NV = FR(panel_vectors)(N - j);
-            FR(tile_of)[NV - 1][0](c + j, 0, FR(dense), FR(full), a + k, 0, w + k * step + j, step, 2 * VL,
+            FR(tile_of)[NV - 1][0](c + j, 0, VL, a + k, 0, w + k * step + j, step, 2 * VL,
                                    K - k < K_BLOCK ? K - k : K_BLOCK, 0, k ? c + j : NULL, w, 0);
         }
 }
@@ -478,9 +506,6 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
             /* Strips have the rows of a tile of so many vectors, and no tile of more has as many. */
             const ptrdiff_t NV = FR(panel_vectors)(N - first), widest = packs ? TOGETHER(4) : NV;
             const ptrdiff_t most = FR(tile_rows)[widest - 1], tiles = (M + most - 1) / most;
-            ptrdiff_t at[4];
-            int lanes[4];
-            FR(places)(at, lanes, first, N, NV);
             const REAL *w = b + k * ldb + first;
             ptrdiff_t ldw = ldb, half = 2 * VL;
             if (packs && !packed_for) FR(pack_strips)(strips, from, lda, packed_for = tiles, M, n);
@@ -490,14 +515,15 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
             }
             for (ptrdiff_t v = 0; v < NV; v += widest) {
                 const ptrdiff_t width = NV - v < widest ? NV - v : widest;
+                const ptrdiff_t lanes = v + width < NV ? VL : FR(last_lanes)(N - first, NV);
                 for (ptrdiff_t t = 0; t < tiles; t++) {
                     const ptrdiff_t m = FR(strip)(t, tiles, M), R = FR(strip)(t + 1, tiles, M) - m;
                     const FR(outer_t) tile = FR(outer_of)[width - 1][R - 1];
-                    REAL *to = c + m * ldc;
+                    REAL *to = c + m * ldc + first + v * VL;
                     if (packs)
-                        tile(to, ldc, at + v, lanes + v, strips + m * n, R, w + (v ? half : 0), ldw, half, n, adds);
+                        tile(to, ldc, lanes, strips + m * n, R, w + (v ? half : 0), ldw, half, n, adds);
                     else
-                        tile(to, ldc, at, lanes, from + m, lda, w, ldw, half, n, adds);
+                        tile(to, ldc, lanes, from + m, lda, w, ldw, half, n, adds);
                 }
             }
             first += NV * VL;
@@ -537,5 +563,7 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef ROWS_AHEAD
 #undef FEW_ROWS
 #undef PREFETCH
+#undef PREFETCH_TO_WRITE
 #undef WEIGHTS
+#undef EACH_SUM
 #undef ROW_OF

@@ -211,7 +211,7 @@ static void FR(step_of_one)(const fr_step *s, int cell, const REAL *a, const REA
                 FR(pair_of)[NV - 1](sums + (q - from) * columns, a, w, w + H * columns, H);
                 i++;
             } else {
-                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, FR(dense), FR(full), a, 0, w, LDW(NV), HALF(NV, H),
+                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, VL, a, 0, w, LDW(NV), HALF(NV, H),
                                        H, 0, NULL, w, 0);
             }
         }
@@ -244,7 +244,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             const REAL *soon = i + 1 == last ? w : backwards ? w - H * G * U : w + H * G * U;
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, SUMS_ROW, FR(dense), FR(full), a + m * lda, lda, w, HALF(NV, H), rows, H, NV, 0, block,
+                FR(tiles)(sums, SUMS_ROW, VL, a + m * lda, lda, w, HALF(NV, H), rows, H, NV, 0, block,
                           sums, soon);
                 FR(part_of)[cell](s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
             }

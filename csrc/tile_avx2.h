@@ -1,12 +1,13 @@
-/* A block of steps of a tile of 4 to 6 rows by 2 vectors for AVX2, instruction by instruction.
+/* A tile of 4 to 6 rows by 2 vectors for AVX2, or of 4 by 3, instruction by instruction.
  *
  * 6 rows by 2 vectors are 12 multiply-adds, 6 numbers of a and 2 vectors of weights, 20 instructions a step at least. GCC
  * makes 25, for it keeps an address for each row and counts every step; told to unroll, it moves loads ahead until it has
- * no registers left. These are 22, and the same multiply-adds in the same order.
+ * no registers left. These are 21, and the same multiply-adds in the same order.
  *
- * sum[r][v] <- the sums over n steps, n a multiple of 4 and not 0. w is [n][2] vectors. a is the first row's number of the
+ * sum[r][v] <- the sums over K steps, in blocks of K_BLOCK that begin from zero and are added to those before, which are in
+ * total[R][NV]: nothing before the first one, unless `begun`. w is [K][NV] vectors. a is the first row's number of the
  * first step: rows are `row` bytes apart and steps a number, or, BY_STEPS, rows a number and steps R numbers. `pace` bytes
- * from `soon` on are asked for with every second step. All three end where the next step would begin.
+ * from `soon` on are asked for with every second step.
  */
 #define AT_ROWS_0(k, R, BYTES) #k "*" BYTES "(%[a])"
 #define AT_ROWS_1(k, R, BYTES) #k "*" BYTES "(%[a],%[row])"
@@ -22,59 +23,82 @@
 #define AT_STEPS_4(k, R, BYTES) AT_STEPS(k, R, BYTES, 4)
 #define AT_STEPS_5(k, R, BYTES) AT_STEPS(k, R, BYTES, 5)
 
-#define ROW(r, AT, k, R, T, BYTES)                                                                                     \
-    "vbroadcasts" T " " AT##_##r(k, R, BYTES) ", %%ymm15\n\t"                                                          \
-    "vfmadd231p" T " %%ymm13, %%ymm15, %[s" #r "0]\n\t"                                                                \
-    "vfmadd231p" T " %%ymm14, %%ymm15, %[s" #r "1]\n\t"
-#define ROWS_4(...) ROW(0, __VA_ARGS__) ROW(1, __VA_ARGS__) ROW(2, __VA_ARGS__) ROW(3, __VA_ARGS__)
-#define ROWS_5(...) ROWS_4(__VA_ARGS__) ROW(4, __VA_ARGS__)
-#define ROWS_6(...) ROWS_5(__VA_ARGS__) ROW(5, __VA_ARGS__)
-#define STEP(k, AT, R, T, BYTES)                                                                                       \
-    "vmovups 64*" #k "-128(%[w]), %%ymm13\n\t"                                                                         \
-    "vmovups 64*" #k "-96(%[w]), %%ymm14\n\t" ROWS_##R(AT, k, R, T, BYTES)
+/* Of each row and its 2 or 3 sums. */
+#define EACH_4(DO, ...) DO(0, __VA_ARGS__) DO(1, __VA_ARGS__) DO(2, __VA_ARGS__) DO(3, __VA_ARGS__)
+#define EACH_5(DO, ...) EACH_4(DO, __VA_ARGS__) DO(4, __VA_ARGS__)
+#define EACH_6(DO, ...) EACH_5(DO, __VA_ARGS__) DO(5, __VA_ARGS__)
+#define OF_2(DO, r, ...) DO(r, 0, __VA_ARGS__) DO(r, 1, __VA_ARGS__)
+#define OF_3(DO, r, ...) OF_2(DO, r, __VA_ARGS__) DO(r, 2, __VA_ARGS__)
+#define S(r, v) "%[s" #r #v "]"
+#define ADD_ONE(r, v, T) "vfmadd231p" T " %%ymm1" #v ", %%ymm15, " S(r, v) "\n\t"
+#define ADD_ROW(r, AT, k, R, NV, T, BYTES)                                                                             \
+    "vbroadcasts" T " " AT##_##r(k, R, BYTES) ", %%ymm15\n\t" OF_##NV(ADD_ONE, r, T)
+#define WEIGHT(v, k, NV) "vmovups 32*(" #NV "*" #k "+" #v ")(%[w]), %%ymm1" #v "\n\t"
+#define WEIGHTS_2(k) WEIGHT(0, k, 2) WEIGHT(1, k, 2)
+#define WEIGHTS_3(k) WEIGHT(0, k, 3) WEIGHT(1, k, 3) WEIGHT(2, k, 3)
+#define STEP(k, AT, R, NV, T, BYTES) WEIGHTS_##NV(k) EACH_##R(ADD_ROW, AT, k, R, NV, T, BYTES)
 #define ASK "prefetcht1 (%[soon])\n\tadd %[pace], %[soon]\n\t"
 #define NOTHING ""
-#define ZERO(r) "vxorps %[s" #r "0], %[s" #r "0], %[s" #r "0]\n\tvxorps %[s" #r "1], %[s" #r "1], %[s" #r "1]\n\t"
-#define ZERO_4 ZERO(0) ZERO(1) ZERO(2) ZERO(3)
-#define ZERO_5 ZERO_4 ZERO(4)
-#define ZERO_6 ZERO_5 ZERO(5)
-#define STEPS(ASK, AT, R, T, BYTES, FURTHER)                                                                           \
-    ZERO_##R ".p2align 5\n1:\n\t" ASK STEP(0, AT, R, T, BYTES) STEP(1, AT, R, T, BYTES) ASK STEP(2, AT, R, T, BYTES)   \
-        STEP(3, AT, R, T, BYTES) "add $4*" FURTHER "*" BYTES ", %[a]\n\tadd $256, %[w]\n\tsub $4, %[n]\n\tjg 1b\n\t"
+#define ZERO_SUM(r, v, NV, T) "vxorps " S(r, v) ", " S(r, v) ", " S(r, v) "\n\t"
+#define PLUS_TOTAL(r, v, NV, T) "vaddp" T " 32*(" #NV "*" #r "+" #v ")(%[total]), " S(r, v) ", " S(r, v) "\n\t"
+#define TO_TOTAL(r, v, NV, T) "vmovaps " S(r, v) ", 32*(" #NV "*" #r "+" #v ")(%[total])\n\t"
+#define OF_ROW(r, DO, NV, T) OF_##NV(DO, r, NV, T)
+#define TWO_STEPS(k, k1, ASK, ...) ASK STEP(k, __VA_ARGS__) STEP(k1, __VA_ARGS__)
+#define SUMS(ASK, AT, R, NV, T, BYTES, FURTHER)                                                                        \
+    "1:\n\t" EACH_##R(OF_ROW, ZERO_SUM, NV, T)                                                                         \
+    "mov %[block], %[n]\n\tcmp %[n], %[left]\n\tcmovl %[left], %[n]\n\tsub %[n], %[left]\n\t"                          \
+    "sub $8, %[n]\n\tjl 3f\n\t"                                                                                        \
+    ".p2align 5\n2:\n\t"                                                                                               \
+    TWO_STEPS(0, 1, ASK, AT, R, NV, T, BYTES) TWO_STEPS(2, 3, ASK, AT, R, NV, T, BYTES)                                \
+    TWO_STEPS(4, 5, ASK, AT, R, NV, T, BYTES) TWO_STEPS(6, 7, ASK, AT, R, NV, T, BYTES)                                \
+    "add $8*" FURTHER "*" BYTES ", %[a]\n\tadd $8*32*" #NV ", %[w]\n\tsub $8, %[n]\n\tjge 2b\n\t"                      \
+    "3:\n\tadd $8, %[n]\n\tjz 5f\n\t"                                                                                  \
+    "4:\n\t" STEP(0, AT, R, NV, T, BYTES)                                                                              \
+    "add $" FURTHER "*" BYTES ", %[a]\n\tadd $32*" #NV ", %[w]\n\tsub $1, %[n]\n\tjnz 4b\n\t"                          \
+    "5:\n\ttest %[begun], %[begun]\n\tjz 6f\n\t" EACH_##R(OF_ROW, PLUS_TOTAL, NV, T)                                   \
+    "6:\n\ttest %[left], %[left]\n\tjz 7f\n\t" EACH_##R(OF_ROW, TO_TOTAL, NV, T) "mov $1, %[begun]\n\tjmp 1b\n7:\n\t"
 
-#define SUMS_OF(r) [s##r##0] "=&x"(sum[r][0]), [s##r##1] "=&x"(sum[r][1])
-#define SUMS_4 SUMS_OF(0), SUMS_OF(1), SUMS_OF(2), SUMS_OF(3)
-#define SUMS_5 SUMS_4, SUMS_OF(4)
-#define SUMS_6 SUMS_5, SUMS_OF(5)
-#define CHANGED "xmm13", "xmm14", "xmm15", "cc", "memory" /* which is read */
+#define OUT(r, v) [s##r##v] "=&x"(sum[r][v])
+#define OUT_2(r) OUT(r, 0), OUT(r, 1)
+#define OUT_3(r) OUT_2(r), OUT(r, 2)
+#define OUTS_4(NV) OUT_##NV(0), OUT_##NV(1), OUT_##NV(2), OUT_##NV(3)
+#define OUTS_5(NV) OUTS_4(NV), OUT_##NV(4)
+#define OUTS_6(NV) OUTS_5(NV), OUT_##NV(5)
+#define CHANGED_2 "xmm10", "xmm11", "xmm15", "cc", "memory"
+#define CHANGED_3 "xmm12", CHANGED_2
 
-#define BY_ROWS(R, T, BYTES, a_, row_, w_, n_, soon_, pace_)                                                           \
+#define BY_ROWS(R, NV, T, BYTES, a_, row_, w_, K_, soon_, pace_)                                                       \
     do {                                                                                                               \
-        const char *a_at = (const char *)(a_), *w_at = (const char *)(w_) + 128, *soon_at = (const char *)(soon_);     \
-        ptrdiff_t left = (n_);                                                                                         \
-        __asm__ volatile(STEPS(ASK, AT_ROWS, R, T, BYTES, "1")                                                         \
-                         : SUMS_##R, [a] "+r"(a_at), [w] "+r"(w_at), [soon] "+r"(soon_at), [n] "+r"(left)              \
-                         : [row] "r"(row_), [row3] "r"(3 * (row_)), [row5] "r"(5 * (row_)), [pace] "r"(pace_)          \
-                         : CHANGED);                                                                                   \
+        const char *a_at = (const char *)(a_), *w_at = (const char *)(w_), *soon_at = (const char *)(soon_);           \
+        ptrdiff_t left = (K_), n, goes_on = begun;                                                                     \
+        __asm__ volatile(SUMS(ASK, AT_ROWS, R, NV, T, BYTES, "1")                                                      \
+                         : OUTS_##R(NV), [a] "+r"(a_at), [w] "+r"(w_at), [soon] "+r"(soon_at), [left] "+r"(left),      \
+                           [n] "=&r"(n), [begun] "+r"(goes_on)                                                         \
+                         : [row] "r"(row_), [row3] "r"(3 * (row_)), [row5] "r"(5 * (row_)), [pace] "r"(pace_),         \
+                           [total] "r"(total), [block] "i"(K_BLOCK)                                                    \
+                         : CHANGED_##NV);                                                                              \
     } while (0)
-#define BY_STEPS(R, T, BYTES, a_, w_, n_)                                                                              \
+#define BY_STEPS(R, NV, T, BYTES, a_, w_, K_)                                                                          \
     do {                                                                                                               \
-        const char *a_at = (const char *)(a_), *w_at = (const char *)(w_) + 128;                                       \
-        ptrdiff_t left = (n_);                                                                                         \
-        __asm__ volatile(STEPS(NOTHING, AT_STEPS, R, T, BYTES, #R)                                                     \
-                         : SUMS_##R, [a] "+r"(a_at), [w] "+r"(w_at), [n] "+r"(left)                                    \
-                         :                                                                                             \
-                         : CHANGED);                                                                                   \
+        const char *a_at = (const char *)(a_), *w_at = (const char *)(w_);                                             \
+        ptrdiff_t left = (K_), n, goes_on = begun;                                                                     \
+        __asm__ volatile(SUMS(NOTHING, AT_STEPS, R, NV, T, BYTES, #R)                                                  \
+                         : OUTS_##R(NV), [a] "+r"(a_at), [w] "+r"(w_at), [left] "+r"(left), [n] "=&r"(n),              \
+                           [begun] "+r"(goes_on)                                                                       \
+                         : [total] "r"(total), [block] "i"(K_BLOCK)                                                    \
+                         : CHANGED_##NV);                                                                              \
     } while (0)
 
-/* What product_impl.h uses; R is a constant wherever it is inlined. */
-#define WITH_ROWS(R, MACRO, ...)                                                                                       \
+/* What product_impl.h uses; R and NV are constants wherever it is inlined. */
+#define V_WRITTEN(R, NV) ((NV) == 2 ? (R) >= 4 && (R) <= 6 : (NV) == 3 && (R) == 4)
+#define WITH_SIZE(R, NV, MACRO, ...)                                                                                   \
     do {                                                                                                               \
-        if ((R) == 6) MACRO(6, __VA_ARGS__);                                                                           \
-        if ((R) == 5) MACRO(5, __VA_ARGS__);                                                                           \
-        if ((R) == 4) MACRO(4, __VA_ARGS__);                                                                           \
+        if ((R) == 6) MACRO(6, 2, __VA_ARGS__);                                                                        \
+        if ((R) == 5) MACRO(5, 2, __VA_ARGS__);                                                                        \
+        if ((R) == 4 && (NV) == 2) MACRO(4, 2, __VA_ARGS__);                                                           \
+        if ((R) == 4 && (NV) == 3) MACRO(4, 3, __VA_ARGS__);                                                           \
     } while (0)
-#define V_BY_ROWS_F32(R, ...) WITH_ROWS(R, BY_ROWS, "s", "4", __VA_ARGS__)
-#define V_BY_ROWS_F64(R, ...) WITH_ROWS(R, BY_ROWS, "d", "8", __VA_ARGS__)
-#define V_BY_STEPS_F32(R, ...) WITH_ROWS(R, BY_STEPS, "s", "4", __VA_ARGS__)
-#define V_BY_STEPS_F64(R, ...) WITH_ROWS(R, BY_STEPS, "d", "8", __VA_ARGS__)
+#define V_BY_ROWS_F32(R, NV, ...) WITH_SIZE(R, NV, BY_ROWS, "s", "4", __VA_ARGS__)
+#define V_BY_ROWS_F64(R, NV, ...) WITH_SIZE(R, NV, BY_ROWS, "d", "8", __VA_ARGS__)
+#define V_BY_STEPS_F32(R, NV, ...) WITH_SIZE(R, NV, BY_STEPS, "s", "4", __VA_ARGS__)
+#define V_BY_STEPS_F64(R, NV, ...) WITH_SIZE(R, NV, BY_STEPS, "d", "8", __VA_ARGS__)
