@@ -27,9 +27,10 @@
  * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only tile,
  *    which has a line to ask for with each step. What counts is how few instructions they are: a core that others use too
  *    has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of its 104
- *    GF/s, medians): 4 steps a turn, and C between the blocks of a sum, 1.03 to 1.12 against all in C; then 8 a turn, and all of a
- *    tile, (32,64)(64,256) 1.11, (32,50)(50,200) 1.14, (32,256)(256,1024) 1.05, (200,512)(512,2048) 1.03; a step of a GRU
- *    (4 by 3) of 32, 64 units 1.11, of 64, 512 units 1.21.
+ *    GF/s, medians): the steps between two blocks of a sum, 4 a turn, 1.03 to 1.12 against all in C; then all of a tile but its
+ *    stores, 8 a turn, (32,64)(64,256) 1.11, (32,50)(50,200) 1.14, (32,256)(256,1024) 1.05, (200,512)(512,2048) 1.03, a
+ *    step of a GRU (4 by 3) of 32, 64 units 1.11, of 64, 512 units 1.21; then those too, and fewer lines asked for at a
+ *    time, 1.01 to 1.05.
  * I: Of more than 2 DEPTH steps as many at a time pass by all panels, so that the rows' part of them stays in the L2 cache;
  *    c holds the sums in between. LSTM back: (32,4096)(4096,1024) 61 -> 66 GF/s, (800,4096)(4096,1024) 70 -> 78,
  *    (16,8192)(8192,2048) 66 -> 70; half as deep, K=2048 1.0 (Zen 3, medians on a shared core).
@@ -81,13 +82,13 @@ static FR_INLINE int FR(begin_sums)(vec *total, const REAL *c, ptrdiff_t ldc, pt
     return before || add == GO_ON;
 }
 
-static FR_INLINE void FR(end_sums)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, vec (*sum)[4], int add, const int R,
+static FR_INLINE void FR(put_sums)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const vec *sum, int add, const int R,
                                    const int NV) {
 #define PUT(lanes)                                                                                                     \
     EACH_SUM {                                                                                                         \
         REAL *p = c + r * ldc + v * VL;                                                                                \
         const ptrdiff_t n = v + 1 < NV ? VL : lanes;                                                                   \
-        FR(store)(p, add == ADD ? FR(load)(p, n) + sum[r][v] : sum[r][v], n);                                          \
+        FR(store)(p, add == ADD ? FR(load)(p, n) + sum[r * NV + v] : sum[r * NV + v], n);                              \
     }
     if (lanes == VL)
         PUT(VL)
@@ -103,12 +104,12 @@ static FR_INLINE void FR(end_sums)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, vec 
 static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t row,
                                    ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add,
                                    const REAL *before, const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
-    vec sum[MAX_ROWS][4], total[MAX_ROWS * 4]; /* sum lives in registers, total in the L1 cache */
+    vec sum[MAX_ROWS * 4], total[MAX_ROWS * 4]; /* sum lives in registers, total in the L1 cache */
     int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV);
     ptrdiff_t k = 0;
     for (;;) {
         const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
-        EACH_SUM sum[r][v] = FR(splat)(0);
+        EACH_SUM sum[r * NV + v] = FR(splat)(0);
         for (; k < end; k++) {
             if (R >= 4) PREFETCH(soon + k * pace);
             if (R < NV) { /* the fewer of both wait in registers: beside 3 by 4 sums Clang spilled, 2.3 times as slow */
@@ -116,23 +117,23 @@ static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, cons
                 FR_UNROLL for (int r = 0; r < R; r++) x[r] = FR(splat)(a[r * row + k * step]);
                 FR_UNROLL for (int v = 0; v < NV; v++) {
                     vec weights = WEIGHTS(w, k, v);
-                    FR_UNROLL for (int r = 0; r < R; r++) sum[r][v] += weights * x[r];
+                    FR_UNROLL for (int r = 0; r < R; r++) sum[r * NV + v] += weights * x[r];
                 }
             } else {
                 vec weights[4];
                 FR_UNROLL for (int v = 0; v < NV; v++) weights[v] = WEIGHTS(w, k, v);
                 FR_UNROLL for (int r = 0; r < R; r++) {
                     vec x = FR(splat)(a[r * row + k * step]);
-                    FR_UNROLL for (int v = 0; v < NV; v++) sum[r][v] += weights[v] * x;
+                    FR_UNROLL for (int v = 0; v < NV; v++) sum[r * NV + v] += weights[v] * x;
                 }
             }
         }
-        if (begun) EACH_SUM sum[r][v] += total[r * NV + v];
+        if (begun) EACH_SUM sum[r * NV + v] += total[r * NV + v];
         if (k >= K) break;
-        EACH_SUM total[r * NV + v] = sum[r][v];
+        EACH_SUM total[r * NV + v] = sum[r * NV + v];
         begun = 1;
     }
-    FR(end_sums)(c, ldc, lanes, sum, add, R, NV);
+    FR(put_sums)(c, ldc, lanes, sum, add, R, NV);
 }
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic pop
@@ -146,13 +147,15 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const RE
     const ptrdiff_t bytes = sizeof(REAL);
     const int by_rows = step == 1 && 2 * pace <= LINE, by_steps = row == 1 && step == R;
     if (V_WRITTEN(R, NV) && ldw == NV * VL && (by_rows || by_steps)) {
-        vec sum[MAX_ROWS][4], total[MAX_ROWS * 4];
-        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV);
+        vec total[MAX_ROWS * 4];
+        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV), direct = lanes == VL && add != ADD;
+        REAL *to = direct ? c : (REAL *)total;
+        const ptrdiff_t ldto = (direct ? ldc : NV * VL) * bytes;
         if (by_rows)
-            V_BY_ROWS(R, NV, a, row * bytes, w, K, soon, 2 * pace * bytes);
+            V_BY_ROWS(R, NV, to, ldto, a, row * bytes, w, K, soon, 2 * pace * bytes, 4 * pace <= LINE);
         else
-            V_BY_STEPS(R, NV, a, w, K);
-        FR(end_sums)(c, ldc, lanes, sum, add, R, NV);
+            V_BY_STEPS(R, NV, to, ldto, a, w, K);
+        if (!direct) FR(put_sums)(c, ldc, lanes, total, add, R, NV);
         return;
     }
 #endif
@@ -383,9 +386,9 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
                     for (ptrdiff_t g = g0; g < g1; g++)
                         for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                             const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                            const ptrdiff_t row = g * distance + m;
-                            FR(tiles)(c + row * ldc + first, ldc, lanes, a + row * lda + k, lda, w, HALF(NV, K), rows, n,
-                                      NV, k ? GO_ON : add, block, sums, g + 1 < g1 || m + rows < end ? w : next);
+                            FR(tiles)(c + (g * M + m) * ldc + first, ldc, lanes, a + (g * distance + m) * lda + k, lda, w,
+                                      HALF(NV, K), rows, n, NV, k ? GO_ON : add, block, sums,
+                                      g + 1 < g1 || m + rows < end ? w : next);
                         }
                 }
                 k += depth;

@@ -22,7 +22,7 @@ cdef class Cell:
 
 ctypedef struct Sequence:
     # What a time loop runs over, rows in the plan's order. c, extra: (rows,H) with save, else (B,H). gates, and with save
-    # c and extra, begin with row `base`.
+    # c and extra, begin with row `base`; `own` gates hold nothing but the rows of the sequences that are walked.
     char* h             # (rows,H), row stride ldh elements
     char* c
     char* gates
@@ -31,7 +31,7 @@ ctypedef struct Sequence:
     const char* h0      # (B,H)
     const char* c0      # from before step `start`
     Py_ssize_t ldh, base, start
-    bint save
+    bint save, own
 
 
 # Finish a step whose gates hold the input's part: units of rank `rank` of `size`, who meet at the barrier.

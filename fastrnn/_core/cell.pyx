@@ -86,7 +86,7 @@ cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_b
 cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t b0, Py_ssize_t b1,
                int rank, int size, fr_barrier* barrier) noexcept nogil:
     cdef:
-        Py_ssize_t state = cell.H * cell.itemsize, ldh = q.ldh * cell.itemsize, s, row, previous = 0
+        Py_ssize_t state = cell.H * cell.itemsize, ldh = q.ldh * cell.itemsize, s, row, previous = 0, own = 0, place
         fr_step step
     memset(&step, 0, sizeof(step))
     step.H, step.ldh, step.bias, step.save = cell.H, q.ldh, cell.bias, q.save
@@ -99,7 +99,11 @@ cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_
             step.h_prev, step.ld_prev = q.h + previous * ldh, q.ldh
         else:
             step.h_prev, step.ld_prev = q.h0 + b0 * state, cell.H
-        step.gates = q.gates + (row - q.base) * cell.G * cell.itemsize
+        place = row - q.base
+        if q.own:
+            place = own if plan.ragged or not plan.reverse else (s1 - 1 - s) * step.B
+            own += step.B
+        step.gates = q.gates + place * cell.G * cell.itemsize
         step.extra = q.extra + (row - q.base if q.save else b0) * state
         if cell.kind == FR_LSTM:
             step.c = q.c + (row - q.base if q.save else b0) * state

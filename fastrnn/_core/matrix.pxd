@@ -89,11 +89,10 @@ cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void
 
 cdef void* address(array) except? NULL
 
-# c = a w, rows without gaps, for the m rows from `row` on of each of so many groups of `distance` rows; w packed.
-cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t row, Py_ssize_t m, Py_ssize_t groups,
+# c = a w for the first m rows of each of so many groups of `distance` rows of a, one after another in c; w packed.
+cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t m, Py_ssize_t groups,
                                  Py_ssize_t distance) noexcept nogil:
-    w.kernels.multiply(c + row * w.N * w.itemsize, w.N, a + row * w.K * w.itemsize, w.K, w.data, m, w.K, w.N, False,
-                       groups, distance, False)
+    w.kernels.multiply(c, w.N, a, w.K, w.data, m, w.K, w.N, False, groups, distance, False)
 
 
 # A member's part of c = a w: of the rows if there are enough, else of the columns.

@@ -128,7 +128,7 @@ cdef class Stack:
                 elif job.way != ROWS and self.D == 2 and members > 1:
                     job.groups = 2
             if T and B and self.H:
-                job.allocate()
+                job.allocate(members)
                 with nogil:
                     if job.way == ROWS or job.way == DIRECTIONS and self.L == 1 and members == 2:
                         share(job, members, patience)
@@ -202,6 +202,7 @@ cdef enum:
     # have. Those are read once for each block, and large ones drive the recurrent ones out of the cache: with a block
     # for each step an LSTM of T=25, B=32, I=H=1024 took 72 ms, with one block 65.
     BLOCK_BYTES = 256 * 1024
+    GAP = 256                   # bytes between members' gates
     FOLLOWING = 16              # blocks at least where layers follow one another
 
 
@@ -210,7 +211,9 @@ cdef class _Pass(Work):
     One call of a stack.
 
     A group is the members who share a direction, or one member by layers or, with ragged sequences, by rows; it has
-    scratch of its own. Members by rows of dense sequences have each their own rows of one group's.
+    scratch of its own. Members by rows of dense sequences have each their own rows of one group's, but for gates: those
+    of a member lie together, for what a core reads ahead of its rows would be what the other one writes. On two cores of
+    a Zen 3, LSTM, T=100 B=32 I=32 H=64 1.1 to 1.25 times as fast.
     """
     cdef Stack stack
     cdef Layer first
@@ -247,7 +250,7 @@ cdef class _Pass(Work):
         PyBuffer_Release(&view)  # the caller holds the array
         return fits
 
-    cdef allocate(self):
+    cdef allocate(self, int members):
         """One piece of memory for all scratch, each part at a 64-byte boundary."""
         cdef:
             Stack stack = self.stack
@@ -257,7 +260,7 @@ cdef class _Pass(Work):
         if self.way == LAYERS:
             self.block = max(1, min(self.block, self.T // FOLLOWING))
         self.block = min(self.block, self.plan.steps)
-        self.gates_size = padded(min(rows, self.block * self.B) * stack.G * item)
+        self.gates_size = padded(min(rows, self.block * self.B) * stack.G * item) + members * GAP
         self.state_size = padded(self.B * stack.H * item)
         self.packed_x_size = padded(rows * width * item) if self.ragged else 0
         self.packed_h_size = padded(rows * stack.H * item) if self.ragged else 0
@@ -326,6 +329,9 @@ cdef class _Pass(Work):
             int meeting = 1 if self.way == ROWS else size
             Sequence q
         self.begin(&q, layer.cell, k, d, group)
+        q.own = self.way == ROWS and size > 1
+        if q.own and not self.ragged:
+            q.gates += padded(k0 * self.block * stack.G * item) + rank * GAP
         memcpy(h0 + k0 * H * item, h_n + k0 * H * item, (k1 - k0) * H * item)
         if self.ragged:
             rows = self.packed_x + group * self.packed_x_size
@@ -354,7 +360,7 @@ cdef class _Pass(Work):
     cdef void steps(self, Layer layer, Plan plan, Sequence* q, const char* x, Py_ssize_t s0, Py_ssize_t s1, int rank,
                     int size, fr_barrier* barrier) noexcept nogil:
         """A block of steps: the input's part of the gates, then the time loop."""
-        cdef Py_ssize_t k0, k1, s = s0, n
+        cdef Py_ssize_t k0, k1, s = s0, n, own = 0, row = layer.w_ih.N * layer.w_ih.itemsize
         q.base = plan.first_row(s0, s1)
         x += q.base * layer.w_ih.K * layer.w_ih.itemsize
         if self.way != ROWS or size == 1:
@@ -365,8 +371,10 @@ cdef class _Pass(Work):
         k0, k1 = plan.cut(rank, size), plan.cut(rank + 1, size)
         while s < s1:
             n = plan.alike(s, s1)
-            multiply_groups(layer.w_ih, q.gates, x, plan.first_row(s, s + n) - q.base + k0, plan.size(s, k0, k1), n,
-                            plan.running(s))
+            multiply_groups(layer.w_ih, q.gates + own * row,
+                            x + (plan.first_row(s, s + n) - q.base + k0) * layer.w_ih.K * layer.w_ih.itemsize,
+                            plan.size(s, k0, k1), n, plan.running(s))
+            own += n * plan.size(s, k0, k1)
             s += n
         walk(layer.cell, plan, q, s0, s1, k0, k1, 0, 1, NULL)
 

@@ -71,12 +71,12 @@ static void FR(check)(const KERNELS *kernels) {
           for (ptrdiff_t rows = 1; rows <= 3 && rows < B; rows++) { /* and in two groups of every second run of rows */
               const ptrdiff_t groups = B / (2 * rows);
               BLANK(x[4], 0, BH);
-              for (int odd = 0; odd < 2; odd++)
-                  k->multiply(x[4] + odd * rows * H, H, x[1] + odd * rows * K, K, x[3], rows, K, H, 0, groups, 2 * rows,
-                              odd);
-              SAME_BITS(x[0], x[4], groups * 2 * rows * H);
-              memcpy(x[4] + groups * 2 * rows * H, x[0] + groups * 2 * rows * H,
-                     (size_t)((B - groups * 2 * rows) * H) * sizeof **x);
+              for (int odd = 0; odd < 2; odd++) {
+                  k->multiply(x[4], H, x[1] + odd * rows * K, K, x[3], rows, K, H, 0, groups, 2 * rows, odd);
+                  for (ptrdiff_t g = 0; g < groups; g++)
+                      SAME_BITS(x[0] + (2 * g + odd) * rows * H, x[4] + g * rows * H, rows * H);
+              }
+              memcpy(x[4], x[0], (size_t)BH * sizeof **x);
           }
           BLANK(x[3], 0, packed));
     CHECK("multiply_once", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(K, ldw, H), 64 * K, packed, SPAN(B, ldc, H)),

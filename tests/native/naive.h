@@ -259,7 +259,7 @@ static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t 
             const ptrdiff_t m = i / M * distance + i % M;
             double sum = 0;
             for (ptrdiff_t k = 0; k < K; k++) sum += a[m * lda + k] * packed[k * N + j];
-            c[m * ldc + j] = add ? c[m * ldc + j] + sum : sum;
+            c[i * ldc + j] = add ? c[i * ldc + j] + sum : sum;
         }
 }
 
