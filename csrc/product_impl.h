@@ -1,12 +1,13 @@
 /* Matrix products on packed weights, and the product that makes weight gradients.
  *
- * A: Every element of a result is one chain of multiply-adds over k, in blocks of K_BLOCK that start from zero and are
- *    then added to what is there. The order depends on nothing else: not on the number of rows, their place in a tile,
- *    or who computes it. So a row has the same bits alone and in any batch. The blocks are for accuracy: with one
- *    chain over 96 terms the plain RNN has 1.7 times NumPy's rounding error, which adds up in as many chains as a
- *    vector has lanes. Blocks of 64 cost 1 to 4% of the speed, for the sum of those before waits in the L1 cache; adding
- *    to c in memory cost 8%, and 23% where its rows lie 16 KB apart.
- * B: A tile of R rows by NV vectors of sums stays in registers over a block; weights are read once for its R rows. R and
+ * A: Every element of a result is a sum of chains of multiply-adds over k; each begins from zero and is then added to those
+ *    before. The order depends on K and nothing else: not on the number of rows, their place in a tile, or who computes
+ *    it. So a row has the same bits alone and in any batch. The chains are for accuracy: with one over 96 terms the plain
+ *    RNN has 1.7 times NumPy's rounding error, which adds up in as many as a vector has lanes. With 64 steps up to K=128,
+ *    with half of K up to 512, with 256 and from 1024 on 128 the error is 0.7 to 1.2 times NumPy's. An end of a chain
+ *    costs 1/30 of 64 steps, for the sum of those before waits in the L1 cache; adding to c in memory cost 8%, and 23%
+ *    where its rows lie 16 KB apart. Against 64 steps everywhere K >= 256 is 1.02 to 1.05 times as fast (Zen 3).
+ * B: A tile of R rows by NV vectors of sums stays in registers over a chain; weights are read once for its R rows. R and
  *    NV are constants in every instance, and TILE_ROWS keeps R * NV sums, NV weights and an x within the registers.
  * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream; see F. The last one has
  *    as many vectors as there are columns for, zeros in the last one beyond the last column.
@@ -14,7 +15,7 @@
  *    one, which the first tile to read it would else wait for, where the L2 cache does not hold it. LSTM, T=25: B=32,
  *    H=1024 65 -> 60 ms; B=16, H=2048 166 -> 148; no difference where the cache does. Evenly over the tiles, for only so
  *    many lines can be on their way: against all in the first four, H=1024 and B=32 1.02, B=64 1.06 (Xeon with AMX).
- * E: A panel that is too large for the caches is gone through block by block for up to ROWS_OF_SUMS rows: a block stays
+ * E: A panel that is too large for the caches is gone through chain by chain for up to ROWS_OF_SUMS rows: a piece stays
  *    in the L1 cache for all tiles, and the next one is asked for just before it is needed. On a Xeon with 16 GB/s of
  *    memory: LSTM B=16, H=2048 1.24 times as fast, B=32 and 64, H=1024 1.05 to 1.07; smaller panels 0.95 to 1.00, so
  *    they are not. What rows are at least together matters too: (400,2048)(2048,8192) 1.38 times with 128 for 32.
@@ -27,7 +28,7 @@
  * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only tile,
  *    which has a line to ask for with each step. What counts is how few instructions they are: a core that others use too
  *    has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of its 104
- *    GF/s, medians): the steps between two blocks of a sum, 4 a turn, 1.03 to 1.12 against all in C; then all of a tile but its
+ *    GF/s, medians): the steps of a chain, 4 a turn, 1.03 to 1.12 against all in C; then all of a tile but its
  *    stores, 8 a turn, (32,64)(64,256) 1.11, (32,50)(50,200) 1.14, (32,256)(256,1024) 1.05, (200,512)(512,2048) 1.03, a
  *    step of a GRU (4 by 3) of 32, 64 units 1.11, of 64, 512 units 1.21; then those too, and fewer lines asked for at a
  *    time, 1.01 to 1.05.
@@ -67,12 +68,17 @@
 #endif
 #define at_once FR(vec_in_array)
 
-/* c (R, NV vectors) = a w, whose last vector is of `lanes` columns; with ADD c += a w, with GO_ON c is the sum over the steps
- * before. Vectors 2 and 3 of w lie `half` behind 0 and 1. `before`, if any, holds the blocks of the sum that went before, in
- * rows of SUMS_ROW; never together with GO_ON. See D for `soon`. */
+/* c (R, NV vectors) = a w, whose last vector is of `lanes` columns; with ADD c += a w, with GO_ON c is the sum over the
+ * steps before. Vectors 2 and 3 of w lie `half` behind 0 and 1. `before`, if any, holds the sum of the chains that went
+ * before, in rows of SUMS_ROW; never together with GO_ON. See D for `soon`. */
 #define WEIGHTS(w, k, v) (*(const at_once *)((w) + (k)*ldw + ((v) < 2 ? (v)*VL : half + ((v)-2) * VL)))
 #define EACH_SUM FR_UNROLL for (int r = 0; r < R; r++) FR_UNROLL for (int v = 0; v < NV; v++)
-/* total <- what the blocks before have made, if anything. */
+/* How many steps a chain has in a sum over K; see A. */
+static FR_INLINE ptrdiff_t FR(chain)(ptrdiff_t K) {
+    return K <= 2 * K_BLOCK ? K_BLOCK : K >= DEPTH ? DEPTH / 8 : K >= DEPTH / 2 ? DEPTH / 4 : (K + 15) / 16 * 8;
+}
+
+/* total <- what the chains before have made, if anything. */
 static FR_INLINE int FR(begin_sums)(vec *total, const REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, int add,
                                     const REAL *before, const int R, const int NV) {
     if (before)
@@ -102,13 +108,14 @@ static FR_INLINE void FR(put_sums)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, cons
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized" /* total, which is read once it has `begun` */
 #endif
 static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t row,
-                                   ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add,
-                                   const REAL *before, const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
+                                   ptrdiff_t step, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K,
+                                   ptrdiff_t chain, int add, const REAL *before, const REAL *soon, ptrdiff_t pace,
+                                   const int R, const int NV) {
     vec sum[MAX_ROWS * 4], total[MAX_ROWS * 4]; /* sum lives in registers, total in the L1 cache */
     int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV);
     ptrdiff_t k = 0;
     for (;;) {
-        const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
+        const ptrdiff_t end = K - k > chain ? k + chain : K;
         EACH_SUM sum[r * NV + v] = FR(splat)(0);
         for (; k < end; k++) {
             if (R >= 4) PREFETCH(soon + k * pace);
@@ -140,8 +147,8 @@ static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, cons
 #endif
 
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t row, ptrdiff_t step,
-                               const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add, const REAL *before,
-                               const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
+                               const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, ptrdiff_t chain, int add,
+                               const REAL *before, const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
     if (ldc > SUMS_ROW) FR_UNROLL for (int r = 0; r < R; r++) PREFETCH_TO_WRITE(c + r * ldc); /* J */
 #ifdef V_WRITTEN /* H */
     const ptrdiff_t bytes = sizeof(REAL);
@@ -152,24 +159,24 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const RE
         REAL *to = direct ? c : (REAL *)total;
         const ptrdiff_t ldto = (direct ? ldc : NV * VL) * bytes;
         if (by_rows)
-            V_BY_ROWS(R, NV, to, ldto, a, row * bytes, w, K, soon, 2 * pace * bytes, 4 * pace <= LINE);
+            V_BY_ROWS(R, NV, to, ldto, a, row * bytes, w, K, chain, soon, 2 * pace * bytes, 4 * pace <= LINE);
         else
-            V_BY_STEPS(R, NV, to, ldto, a, w, K);
+            V_BY_STEPS(R, NV, to, ldto, a, w, K, chain);
         if (!direct) FR(put_sums)(c, ldc, lanes, total, add, R, NV);
         return;
     }
 #endif
-    FR(any_tile)(c, ldc, lanes, a, row, step, w, ldw, half, K, add, before, soon, pace, R, NV);
+    FR(any_tile)(c, ldc, lanes, a, row, step, w, ldw, half, K, chain, add, before, soon, pace, R, NV);
 }
 
 /* c (2*NV*VL) = a w for one row and two panels. As a tile of two rows GCC makes some sums of it without multiply-add. */
 static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K, const int NV) {
-    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K);
+    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K), chain = FR(chain)(K);
     vec sum[8], total[8];
     FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = FR(splat)((REAL)-0.0); /* a sum of -0 stays one */
     ptrdiff_t k = 0;
     do {
-        const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
+        const ptrdiff_t end = K - k > chain ? k + chain : K;
         FR_UNROLL for (int v = 0; v < 2 * NV; v++) sum[v] = FR(splat)(0);
         for (; k < end; k++) {
             vec x = FR(splat)(a[k]);
@@ -187,15 +194,16 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 #define GIVEN(half, NV) (TOGETHER(NV) < (NV) ? (half) : 2 * VL) /* a constant wherever it can be */
 #define ROWS(R, NV) ((R) <= TILE_ROWS(NV) ? (R) : 1)
 #define TILE(R, NV)                                                                                                    \
-    static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a,                       \
-                                    ptrdiff_t lda, const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, int add, \
-                                    const REAL *before, const REAL *soon, ptrdiff_t pace) {                            \
-        FR(tile)(c, ldc, lanes, a, lda, 1, w, ldw, GIVEN(half, NV), K, add, before, soon, pace, ROWS(R, NV), NV);  \
+    static void FR(tile_##R##_##NV)(REAL * c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t lda,            \
+                                    const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, ptrdiff_t chain,        \
+                                    int add, const REAL *before, const REAL *soon, ptrdiff_t pace) {                   \
+        FR(tile)(c, ldc, lanes, a, lda, 1, w, ldw, GIVEN(half, NV), K, chain, add, before, soon, pace, ROWS(R, NV),    \
+                 NV);                                                                                                  \
     }                                                                                                                  \
-    static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a,                      \
-                                     ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t half, ptrdiff_t K,         \
-                                     int add) {                                                                        \
-        FR(tile)(c, ldc, lanes, a, 1, lda, b, ldb, GIVEN(half, NV), K, add, NULL, b, 0, ROWS(R, NV), NV);          \
+    static void FR(outer_##R##_##NV)(REAL * c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t lda,           \
+                                     const REAL *b, ptrdiff_t ldb, ptrdiff_t half, ptrdiff_t K, int add) {             \
+        FR(tile)(c, ldc, lanes, a, 1, lda, b, ldb, GIVEN(half, NV), K, FR(chain)(K), add, NULL, b, 0, ROWS(R, NV),     \
+                 NV);                                                                                                  \
     }
 #define PAIR(NV)                                                                                                       \
     static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \
@@ -204,10 +212,10 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
 PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
 TILES(1) TILES(2) TILES(3) TILES(4)
-typedef void (*FR(tile_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *,
-                           ptrdiff_t, ptrdiff_t, ptrdiff_t, int, const REAL *, const REAL *, ptrdiff_t);
-typedef void (*FR(outer_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *,
-                            ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
+typedef void (*FR(tile_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t,
+                           ptrdiff_t, ptrdiff_t, int, const REAL *, const REAL *, ptrdiff_t);
+typedef void (*FR(outer_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t,
+                            ptrdiff_t, int);
 typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t);
 #define ROW_OF(KIND, NV)                                                                                               \
     {                                                                                                                  \
@@ -314,17 +322,17 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
 }
 
 /* c = a w for M rows and one panel, whose `half` lies that far behind; for `add` see the tile. Rows are split evenly: 8 is
- * 4 + 4, 16 is 6 + 5 + 5. `block` of the K steps at a time, K or K_BLOCK, see E; sums (M,SUMS_ROW), which may be c, holds
+ * 4 + 4, 16 is 6 + 5 + 5. With `pieces` a chain of the K steps at a time, see E; sums (M,SUMS_ROW), which may be c, holds
  * what is not finished. */
-static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a,
-                                ptrdiff_t lda, const REAL *w, ptrdiff_t half, ptrdiff_t M, ptrdiff_t K, ptrdiff_t NV,
-                                int add, ptrdiff_t block, REAL *sums, const REAL *soon) {
+static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t lda, const REAL *w,
+                                ptrdiff_t half, ptrdiff_t M, ptrdiff_t K, ptrdiff_t chain, ptrdiff_t NV, int add,
+                                int pieces, REAL *sums, const REAL *soon) {
     const ptrdiff_t ldw = LDW(NV);
     const ptrdiff_t width = M > FR(tile_rows)[NV - 1] ? TOGETHER(NV) : NV; /* F */
     const ptrdiff_t most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most, numbers = width * VL;
     const ptrdiff_t pace = tiles * LINE < numbers ? LINE : (numbers + tiles - 1) / tiles;
     for (ptrdiff_t k = 0, n;; k += n, w += n * ldw) {
-        n = tiles > 1 && K - k > block ? block : K - k;
+        n = pieces && tiles > 1 && K - k > chain ? chain : K - k;
         const int last = k + n == K;
         for (ptrdiff_t v = 0; v < NV; v += width) {
             const REAL *weights = w + (v ? half : 0), *ahead = (last ? soon : w + n * ldw) + (v ? half : 0);
@@ -335,10 +343,10 @@ static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const R
                 const REAL *rows = a + m * lda + k;
                 REAL *sum = sums + m * SUMS_ROW + v * VL, *before = k ? sum : NULL;
                 if (last)
-                    tile(c + m * ldc + v * VL, ldc, of_last, rows, lda, weights, ldw, half, n, add, before, ahead,
-                         pace);
+                    tile(c + m * ldc + v * VL, ldc, of_last, rows, lda, weights, ldw, half, n, chain, add, before,
+                         ahead, pace);
                 else
-                    tile(sum, SUMS_ROW, VL, rows, lda, weights, ldw, half, n, 0, before, ahead, pace);
+                    tile(sum, SUMS_ROW, VL, rows, lda, weights, ldw, half, n, chain, 0, before, ahead, pace);
                 ahead += n * pace; /* no further than into the panel after the next, which is as welcome */
                 m += R;
             }
@@ -347,9 +355,9 @@ static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const R
     }
 }
 
-/* The block for `tiles` where all of a panel may take so many bytes of the caches. */
-static FR_INLINE ptrdiff_t FR(block_of)(ptrdiff_t K, ptrdiff_t bytes) {
-    return K * 4 * VL * (ptrdiff_t)sizeof(REAL) < bytes ? K : K_BLOCK;
+/* Whether a panel is one for pieces, if all of it may take so many bytes of the caches. */
+static FR_INLINE int FR(too_large)(ptrdiff_t K, ptrdiff_t bytes) {
+    return K * 4 * VL * (ptrdiff_t)sizeof(REAL) >= bytes;
 }
 
 /* As many rows as stay in the L2 cache, with half of it for a panel of K rows; and enough to pay for reading one from
@@ -362,10 +370,13 @@ static FR_INLINE ptrdiff_t FR(rows_at_once)(ptrdiff_t K) {
 /* I */
 static FR_INLINE ptrdiff_t FR(depth)(ptrdiff_t M, ptrdiff_t K) { return M > 1 && K > 2 * DEPTH ? DEPTH : K; }
 
-static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
-                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards) {
+/* As `multiply` in fastrnn.h, with chains as they are for so many steps of which these are some. */
+static void FR(multiply_some)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
+                              ptrdiff_t K, ptrdiff_t N, ptrdiff_t steps, int add, ptrdiff_t groups, ptrdiff_t distance,
+                              int backwards) {
     const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL), depth = add ? K : FR(depth)(M, K);
-    const ptrdiff_t most = FR(rows_at_once)(depth), block = FR(block_of)(depth, 512 * 1024);
+    const ptrdiff_t most = FR(rows_at_once)(depth), chain = FR(chain)(steps);
+    const int pieces = FR(too_large)(depth, 512 * 1024);
     /* A panel passes by so many rows of so many groups before the next one comes. */
     const ptrdiff_t chunk = M < most ? M : most, together = M ? most / chunk : 1;
 #if FR_VECTORS
@@ -386,8 +397,8 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
                     for (ptrdiff_t g = g0; g < g1; g++)
                         for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                             const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                            FR(tiles)(c + (g * M + m) * ldc + first, ldc, lanes, a + (g * distance + m) * lda + k, lda, w,
-                                      HALF(NV, K), rows, n, NV, k ? GO_ON : add, block, sums,
+                            FR(tiles)(c + (g * M + m) * ldc + first, ldc, lanes, a + (g * distance + m) * lda + k, lda,
+                                      w, HALF(NV, K), rows, n, chain, NV, k ? GO_ON : add, pieces, sums,
                                       g + 1 < g1 || m + rows < end ? w : next);
                         }
                 }
@@ -396,14 +407,20 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
         }
 }
 
-/* One row: rows of w pass by once, a block of them at a time, whose sums go on in c. Panel by panel each would be visited
+static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
+                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards) {
+    FR(multiply_some)(c, ldc, a, lda, packed, M, K, N, K, add, groups, distance, backwards);
+}
+
+/* One row: rows of w pass by once, a chain of them at a time, whose sums go on in c. Panel by panel each would be visited
  * for 4 vectors at a time: W (2048,512) out of L3, 340 -> 120 us. */
 static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
-    for (ptrdiff_t k = 0; k < K; k += K_BLOCK)
+    const ptrdiff_t chain = FR(chain)(K);
+    for (ptrdiff_t k = 0; k < K; k += chain)
         for (ptrdiff_t j = 0, NV; j < N; j += NV * VL) {
             NV = FR(panel_vectors)(N - j);
             FR(tile_of)[NV - 1][0](c + j, 0, VL, a + k, 0, w + k * step + j, step, 2 * VL,
-                                   K - k < K_BLOCK ? K - k : K_BLOCK, 0, k ? c + j : NULL, w, 0);
+                                   K - k < chain ? K - k : chain, chain, 0, k ? c + j : NULL, w, 0);
         }
 }
 
@@ -422,7 +439,7 @@ static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
         for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
             const ptrdiff_t n = N - first < 4 * VL ? N - first : 4 * VL;
             FR(pack)(scratch, w + first * column + k * step, column, step, deep, n);
-            FR(multiply)(c + first, ldc, a + k, lda, scratch, M, deep, n, k ? GO_ON : add, 1, 0, 0);
+            FR(multiply_some)(c + first, ldc, a + k, lda, scratch, M, deep, n, K, k ? GO_ON : add, 1, 0, 0);
         }
         k += depth;
     } while (k < K);

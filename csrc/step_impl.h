@@ -193,6 +193,7 @@ static void FR(step_gates)(const fr_step *s, int cell, REAL *product) {
 static void FR(step_of_one)(const fr_step *s, int cell, const REAL *a, const REAL *packed, ptrdiff_t first,
                             ptrdiff_t last, int backwards) {
     const ptrdiff_t H = s->H, U = FR(block_units)(cell), G = FR(gates_of)[cell], columns = G * U;
+    const ptrdiff_t chain = FR(chain)(H);
     const int small = G * H * H * (ptrdiff_t)sizeof(REAL) <= SMALL;
 #if FR_VECTORS
     __attribute__((aligned(64)))
@@ -211,8 +212,8 @@ static void FR(step_of_one)(const fr_step *s, int cell, const REAL *a, const REA
                 FR(pair_of)[NV - 1](sums + (q - from) * columns, a, w, w + H * columns, H);
                 i++;
             } else {
-                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, VL, a, 0, w, LDW(NV), HALF(NV, H),
-                                       H, 0, NULL, w, 0);
+                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, VL, a, 0, w, LDW(NV), HALF(NV, H), H, chain, 0,
+                                       NULL, w, 0);
             }
         }
         for (ptrdiff_t p = from; p < from + many; p++) {
@@ -230,7 +231,8 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
         FR(step_of_one)(s, cell, a, packed, first, last, backwards);
         return;
     }
-    const ptrdiff_t chunk = FR(rows_at_once)(H), block = FR(block_of)(H, 256 * 1024);
+    const ptrdiff_t chunk = FR(rows_at_once)(H), chain = FR(chain)(H);
+    const int pieces = FR(too_large)(H, 256 * 1024);
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
@@ -244,7 +246,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
             const REAL *soon = i + 1 == last ? w : backwards ? w - H * G * U : w + H * G * U;
             for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                FR(tiles)(sums, SUMS_ROW, VL, a + m * lda, lda, w, HALF(NV, H), rows, H, NV, 0, block,
+                FR(tiles)(sums, SUMS_ROW, VL, a + m * lda, lda, w, HALF(NV, H), rows, H, chain, NV, 0, pieces,
                           sums, soon);
                 FR(part_of)[cell](s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
             }

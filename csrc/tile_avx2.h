@@ -4,8 +4,8 @@
  * makes 25, for it keeps an address for each row and counts every step; told to unroll, it moves loads ahead until it has
  * no registers left. These are 21, and the same multiply-adds in the same order.
  *
- * c (R, NV vectors), rows `ldc` bytes apart, <- the sums over K steps, in blocks of K_BLOCK that begin from zero and are
- * added to those before, which are in total[R][NV]: nothing before the first one, unless `begun`. w is [K][NV] vectors. a is the
+ * c (R, NV vectors), rows `ldc` bytes apart, <- the sums over K steps, in chains of `chain` steps that begin from zero and
+ * are added to those before, which are in total[R][NV]: nothing before the first one, unless `begun`. w is [K][NV] vectors. a is the
  * first row's number of the first step: rows are `row` bytes apart and steps a number, or, BY_STEPS, rows a number and steps
  * R numbers. `pace` bytes from `soon` on are asked for with every second or, if RARELY, every fourth step.
  */
@@ -79,7 +79,7 @@
 #define ROW_TO_C(r, NV) OF_##NV(TO_C, r, NV) "add %[n], %[a]\n\t"
 #define SUMS(ASK, ASK_AGAIN, AT, R, NV, T, BYTES, FURTHER)                                                             \
     "1:\n\t" EACH_##R(OF_ROW, ZERO_SUM, NV, T)                                                                         \
-    "mov %[block], %[n]\n\tcmp %[n], %[left]\n\tcmovl %[left], %[n]\n\tsub %[n], %[left]\n\t"                          \
+    "mov %[chain], %[n]\n\tcmp %[n], %[left]\n\tcmovl %[left], %[n]\n\tsub %[n], %[left]\n\t"                          \
     "sub $8, %[n]\n\tjl 3f\n\t"                                                                                        \
     ".p2align 5\n2:\n\t"                                                                                               \
     FOUR_STEPS(0, 1, 2, 3, ASK, ASK_AGAIN, AT, R, NV, T, BYTES)                                                        \
@@ -96,27 +96,27 @@
     __asm__ volatile(SUMS                                                                                              \
                      : [a] "+r"(a_at), [w] "+r"(w_at), [soon] "+r"(soon_at), [left] "+r"(left), [n] "=&r"(n),          \
                        [begun] "+r"(goes_on)                                                                           \
-                     : [c] "m"(c_at), [ldc] "m"(ldc_bytes), [total] "r"(total), [block] "i"(K_BLOCK)__VA_ARGS__        \
+                     : [c] "m"(c_at), [ldc] "m"(ldc_bytes), [total] "r"(total), [chain] "m"(chain_of)__VA_ARGS__       \
                      : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",        \
                        "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "cc", "memory")
-#define OPERANDS(c_, ldc_, a_, w_, K_, soon_)                                                                          \
+#define OPERANDS(c_, ldc_, a_, w_, K_, chain_, soon_)                                                                  \
     char *const c_at = (char *)(c_);                                                                                   \
     const char *a_at = (const char *)(a_), *w_at = (const char *)(w_), *soon_at = (const char *)(soon_);               \
     ptrdiff_t left = (K_), n, goes_on = begun;                                                                         \
-    const ptrdiff_t ldc_bytes = (ldc_)
+    const ptrdiff_t ldc_bytes = (ldc_), chain_of = (chain_)
 #define ROW_OPERANDS(row_, pace_)                                                                                      \
     , [row] "r"(row_), [row3] "r"(3 * (row_)), [row5] "r"(5 * (row_)), [pace] "r"(pace_)
-#define BY_ROWS(R, NV, T, BYTES, c_, ldc_, a_, row_, w_, K_, soon_, pace_, RARELY)                                     \
+#define BY_ROWS(R, NV, T, BYTES, c_, ldc_, a_, row_, w_, K_, chain_, soon_, pace_, RARELY)                             \
     do {                                                                                                               \
-        OPERANDS(c_, ldc_, a_, w_, K_, soon_);                                                                         \
+        OPERANDS(c_, ldc_, a_, w_, K_, chain_, soon_);                                                                 \
         if (RARELY)                                                                                                    \
             TILE_ASM(SUMS(ASK, NOTHING, AT_ROWS, R, NV, T, BYTES, "1"), ROW_OPERANDS(row_, 2 * (pace_)));              \
         else                                                                                                           \
             TILE_ASM(SUMS(ASK, ASK, AT_ROWS, R, NV, T, BYTES, "1"), ROW_OPERANDS(row_, pace_));                        \
     } while (0)
-#define BY_STEPS(R, NV, T, BYTES, c_, ldc_, a_, w_, K_)                                                                \
+#define BY_STEPS(R, NV, T, BYTES, c_, ldc_, a_, w_, K_, chain_)                                                        \
     do {                                                                                                               \
-        OPERANDS(c_, ldc_, a_, w_, K_, w_);                                                                            \
+        OPERANDS(c_, ldc_, a_, w_, K_, chain_, w_);                                                                    \
         TILE_ASM(SUMS(NOTHING, NOTHING, AT_STEPS, R, NV, T, BYTES, #R), );                                             \
     } while (0)
 

@@ -8,7 +8,7 @@ import pytest
 
 from fastrnn import functional, reference
 
-SIZES = ((12, 3, 5, 17), (40, 16, 24, 48), (150, 2, 7, 96))  # T, B, I, H
+SIZES = ((12, 3, 5, 17), (40, 16, 24, 48), (150, 2, 7, 96), (20, 3, 140, 200), (3, 2, 5, 520))  # T, B, I, H
 SEEDS = range(6)
 ALLOWED = 1.5  # times the error of NumPy's float32
 RESULTS = {
