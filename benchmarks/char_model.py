@@ -7,6 +7,7 @@ while at the expense of whoever comes next; pins of the BLAS to another CPU are 
 status is 1 if the losses differ by more than 1e-4.
 """
 
+import argparse
 import itertools
 import json
 import os
@@ -71,4 +72,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(train(sys.argv[1]) if len(sys.argv) > 1 else main())
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("one", nargs="?", choices=tuple(ENGINES), help="this one alone, as JSON")
+    one = parser.parse_args().one
+    sys.exit(train(one) if one else main())

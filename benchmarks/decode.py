@@ -8,6 +8,7 @@ Medians of tokens a second, of all sequences together. PyTorch is left out where
 1 if the compiled loop is not 10 times as fast as NumPy's, or slower than PyTorch's.
 """
 
+import argparse
 import importlib.util
 import json
 import os
@@ -99,4 +100,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(measure(sys.argv[1]) if len(sys.argv) > 1 else main())
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("one", nargs="?", choices=tuple(STEPS), help="this one alone, as JSON")
+    one = parser.parse_args().one
+    sys.exit(measure(one) if one else main())

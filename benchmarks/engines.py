@@ -6,6 +6,7 @@ Results are compared before anything is timed; the two run in turn, round by rou
 Pins of the BLAS to another CPU are cleared in a child process.
 """
 
+import argparse
 import os
 import platform
 import statistics
@@ -69,6 +70,7 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     if any(pin in os.environ for pin in PINS):
         environment = {name: value for name, value in os.environ.items() if name not in PINS}
         sys.exit(subprocess.run([sys.executable, *sys.argv], env=environment).returncode)

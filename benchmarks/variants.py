@@ -7,6 +7,7 @@ sequence. Results are compared with the reference before anything is timed; all 
 are compared. Pins of the BLAS to another CPU are cleared in a child process.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -97,6 +98,7 @@ def main():
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.split("\n")[0]).parse_args()
     if any(pin in os.environ for pin in PINS):
         environment = {name: value for name, value in os.environ.items() if name not in PINS}
         sys.exit(subprocess.run([sys.executable, *sys.argv], env=environment).returncode)

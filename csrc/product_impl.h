@@ -25,10 +25,10 @@
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers, in log2(VL) rounds that each put two
  *    vectors' lanes side by side: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us on a Zen 3, against number by number.
- * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only tile,
- *    which has a line to ask for with each step. What counts is how few instructions they are: a core that others use too
- *    has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of its 104
- *    GF/s, medians): the steps of a chain, 4 a turn, 1.03 to 1.12 against all in C; then all of a tile but its
+ * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only
+ *    tile, which has a line to ask for with each step. What counts is how few instructions they are: a core that others
+ *    use too has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of
+ *    its 104 GF/s, medians): the steps of a chain, 4 a turn, 1.03 to 1.12 against all in C; then all of a tile but its
  *    stores, 8 a turn, (32,64)(64,256) 1.11, (32,50)(50,200) 1.14, (32,256)(256,1024) 1.05, (200,512)(512,2048) 1.03, a
  *    step of a GRU (4 by 3) of 32, 64 units 1.11, of 64, 512 units 1.21; then those too, and fewer lines asked for at a
  *    time, 1.01 to 1.05.
@@ -321,9 +321,9 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
     }
 }
 
-/* c = a w for M rows and one panel, whose `half` lies that far behind; for `add` see the tile. Rows are split evenly: 8 is
- * 4 + 4, 16 is 6 + 5 + 5. With `pieces` a chain of the K steps at a time, see E; sums (M,SUMS_ROW), which may be c, holds
- * what is not finished. */
+/* c = a w for M rows and one panel, whose `half` lies that far behind; for `add` see the tile. Rows are split evenly:
+ * 8 is 4 + 4, 16 is 6 + 5 + 5. With `pieces` a chain of the K steps at a time, see E; sums (M,SUMS_ROW), which may be c,
+ * holds what is not finished. */
 static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t lda, const REAL *w,
                                 ptrdiff_t half, ptrdiff_t M, ptrdiff_t K, ptrdiff_t chain, ptrdiff_t NV, int add,
                                 int pieces, REAL *sums, const REAL *soon) {

@@ -4,10 +4,11 @@
  * makes 25, for it keeps an address for each row and counts every step; told to unroll, it moves loads ahead until it has
  * no registers left. These are 21, and the same multiply-adds in the same order.
  *
- * c (R, NV vectors), rows `ldc` bytes apart, <- the sums over K steps, in chains of `chain` steps that begin from zero and
- * are added to those before, which are in total[R][NV]: nothing before the first one, unless `begun`. w is [K][NV] vectors. a is the
- * first row's number of the first step: rows are `row` bytes apart and steps a number, or, BY_STEPS, rows a number and steps
- * R numbers. `pace` bytes from `soon` on are asked for with every second or, if RARELY, every fourth step.
+ * c (R, NV vectors), rows `ldc` bytes apart, <- the sums over K steps, in chains of `chain` steps that begin from zero
+ * and are added to those before, which are in total[R][NV]: none for the first one, unless `begun`. w is [K][NV]
+ * vectors. a is the first row's number of the first step: rows are `row` bytes apart and steps a number, or, BY_STEPS,
+ * rows a number and steps R numbers. `pace` bytes from `soon` on are asked for with every second step, or, if RARELY,
+ * twice as many with every fourth.
  */
 #define AT_ROWS_0(k, R, BYTES) #k "*" BYTES "(%[a])"
 #define AT_ROWS_1(k, R, BYTES) #k "*" BYTES "(%[a],%[row])"

@@ -27,6 +27,14 @@ def test_a_frozen_layer_is_the_layer_at_that_moment(kind):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_frozen_layer_tells_its_sizes():
+    frozen = fastrnn.LSTM(3, 5, num_layers=2, bidirectional=True, batch_first=True, dtype=np.float64).freeze()
+    assert (frozen.input_size, frozen.hidden_size, frozen.output_size, frozen.num_layers) == (3, 5, 10, 2)
+    assert (frozen.bidirectional, frozen.batch_first, frozen.dtype) == (True, True, np.float64)
+    with pytest.raises(AttributeError, match="cannot be changed"):
+        frozen.input_size = 4
+
+
 @every_layer
 def test_weights_in_any_order(kind):
     """Those in Fortran order were read as if they were not."""

@@ -116,10 +116,12 @@ cdef class Workspace(Pool):
 
     Examples
     --------
-    >>> workspace = fastrnn.Workspace()
-    >>> for x, dy in batches:
+    >>> import fastrnn, numpy as np
+    >>> layer, workspace = fastrnn.LSTM(3, 5), fastrnn.Workspace()
+    >>> x = np.zeros((7, 2, 3), np.float32)
+    >>> for _ in range(10):
     ...     y, state, cache = layer.forward(x, workspace=workspace)
-    ...     layer.backward(cache, dy)
+    ...     dx, dstate = layer.backward(cache, np.ones_like(y))
     """
 
     @property

@@ -55,11 +55,16 @@ class _Prepared:
         return _sharing.passing(steps, batch, *self._size)
 
 
+def _of_the_layer(name: str) -> property:
+    return property(lambda self: getattr(self._layer, name), doc=f"The layer's `{name}`.")
+
+
 class Frozen:
     """
     An immutable copy of a layer, made by its `freeze`.
 
-    It can be called from many threads at once, pickled, and streamed from; it has no gradients.
+    It can be called from many threads at once, pickled, and streamed from; it has no gradients. Its sizes have the
+    layer's names: `input_size`, `hidden_size`, `output_size`, `num_layers`, `bidirectional`, `batch_first`, `dtype`.
     """
 
     __slots__ = ("_layer", "_packs", "_prepared")
@@ -88,6 +93,11 @@ class Frozen:
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise AttributeError(f"a frozen layer cannot be changed (setting {name!r}); freeze its source again")
+
+    input_size, hidden_size, output_size, num_layers, bidirectional, batch_first, dtype = map(
+        _of_the_layer,
+        ("input_size", "hidden_size", "output_size", "num_layers", "bidirectional", "batch_first", "dtype"),
+    )
 
     def __reduce__(self):
         return Frozen, (self._layer,)
