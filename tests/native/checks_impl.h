@@ -202,7 +202,7 @@ static void FR(check_sizes)(const KERNELS *kernels) {
     /* Around the tiles' rows, the vectors' lanes, the panels of four vectors, and the blocks of k. */
     static const ptrdiff_t rows[] = {0, 1, 2, 3, 5, 6, 7, 8, 13, 17};
     static const ptrdiff_t units[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 127, 130, 200};
-    static const ptrdiff_t depths[] = {0, 1, 2, 63, 65, 128, 130, 300};
+    static const ptrdiff_t depths[] = {0, 1, 2, 63, 64, 65, 128, 130, 300};
     checks = 0;
     for (int pass = 0; pass < 3; pass++) {
         at_end = pass > 0;
@@ -214,7 +214,8 @@ static void FR(check_sizes)(const KERNELS *kernels) {
                 for (int cell = FR_IND_TANH; cell <= FR_MIN_LSTM; cell++) FR(check_scan)(kernels, cell);
                 if ((r + u) % 5 == pass) FR(check_steps)(kernels); /* the slowest: each pass takes its own sizes */
             }
-        B = 9, H = 33, K = 8350; /* so deep that a panel is gone through in pieces, the last one longer than a chain of its own */
+        /* So deep that a panel is gone through in pieces, the last one longer than a chain would be in a sum of its own. */
+        B = 9, H = 33, K = 8350;
         FR(check)(kernels);
         B = 129, H = 17, K = 600; /* and that `multiply` takes the rows in two chunks, the second of one row */
         FR(check)(kernels);
