@@ -138,7 +138,7 @@ def test_gradients_are_those_of_finite_differences(kind, ragged, reverse):
 
 
 @every_kind
-def test_gradients_past_gaps_and_resets(kind, ragged, reverse):
+def test_gradients_past_gaps_and_resets_are_those_of_finite_differences(kind, ragged, reverse):
     problem = marked(make(kind, 5, 6, 2, 3, seed=20, ragged=ragged, reverse=reverse), seed=21)
     expected = {f"d{name}": numeric_gradient(problem, name) for name in problem.arrays}
     helpers.assert_close(backward(problem, forward(problem, reference)[1], reference), expected, 1e-8)

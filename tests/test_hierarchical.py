@@ -63,7 +63,7 @@ def test_step_by_step(cell, top_down, every):
     ("cell", "top_down", "every", "lengths"),
     [*product(CELLS, (False, True), (EVERY,), ((T, 0, 5, 6),)), ("gru", False, EVERY, None), ("rnn", True, 1, None)],
 )
-def test_gradients(cell, top_down, every, lengths):
+def test_gradients_against_finite_differences(cell, top_down, every, lengths):
     rng = np.random.default_rng(2)
     net = model(cell, every, top_down=top_down)
     x, state = rng.standard_normal((T, B, I)), states(rng, cell)

@@ -86,7 +86,7 @@ def test_merged_directions_are_the_functions_merged(merge, batch_first):
 
 @every_layer
 @every_merge
-def test_gradients_of_merged_directions(kind, merge):
+def test_gradients_of_merged_directions_against_finite_differences(kind, merge):
     batch_first = merge in ("mul", None)
 
     def make():
@@ -294,7 +294,7 @@ def test_names_of_learned_states():
 @every_layer
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=str)
-def test_gradients_of_learned_states(kind, bidirectional, lengths):
+def test_gradients_of_learned_states_against_finite_differences(kind, bidirectional, lengths):
     x = np.random.default_rng(3).standard_normal((T, B, I))
 
     def make():
