@@ -37,6 +37,10 @@
  *    (16,8192)(8192,2048) 66 -> 70; half as deep, K=2048 1.0 (Zen 3, medians on a shared core).
  * J: A tile asks for its lines of c when it begins, unless they are the small array of a step's sums. Those of a weight
  *    gradient come from far: c (2048,512) 1.10, (4096,1024) 1.06 to 1.13 times as fast; other products 1.00 to 1.04.
+ * K: Of one row two panels pass at a time, in a function of its own. 4 sums would wait for one another, for a multiply-add
+ *    takes 4 cycles and two can start in each; and a tile is 64 instructions before its first. (16)(16,128) 2.6 times as
+ *    fast, (50)(50,200) 1.8, (64)(64,256) 1.5, (128)(128,512) 1.2, from the L3 cache 1.05 (Zen 3). Its steps written out 8 a
+ *    turn, or 32 blocks of a step before their units for 16, make no difference.
  */
 #define K_BLOCK 64
 #define OUTER_BLOCK 256 /* rows of b that stay in cache while all of a passes by: 64 KB a panel */
@@ -169,9 +173,11 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const RE
     FR(any_tile)(c, ldc, lanes, a, row, step, w, ldw, half, K, chain, add, before, soon, pace, R, NV);
 }
 
-/* c (2*NV*VL) = a w for one row and two panels. As a tile of two rows GCC makes some sums of it without multiply-add. */
-static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K, const int NV) {
-    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K), chain = FR(chain)(K);
+/* The same for one row and two panels of full vectors, without GO_ON: see K. As a tile of two rows GCC makes some sums of it
+ * without multiply-add. */
+static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K, ptrdiff_t chain,
+                               int add, const int NV) {
+    const ptrdiff_t ldw = LDW(NV), half = HALF(NV, K);
     vec sum[8], total[8];
     FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = FR(splat)((REAL)-0.0); /* a sum of -0 stays one */
     ptrdiff_t k = 0;
@@ -187,7 +193,7 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
         }
         FR_UNROLL for (int v = 0; v < 2 * NV; v++) total[v] = sum[v] + total[v];
     } while (k < K);
-    FR_UNROLL for (int v = 0; v < 2 * NV; v++) FR(store)(c + v * VL, total[v], VL);
+    FR(put_sums)(c, 0, VL, total, add, 1, 2 * NV);
 }
 
 /* The instances. `rows` is R; ROWS(R) is R where a tile of R rows fits, else 1, which is then never called. */
@@ -206,8 +212,9 @@ static FR_INLINE void FR(pair)(REAL *c, const REAL *a, const REAL *w, const REAL
                  NV);                                                                                                  \
     }
 #define PAIR(NV)                                                                                                       \
-    static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K) {                   \
-        FR(pair)(c, a, w, w2, K, NV);                                                                                  \
+    static void FR(pair_##NV)(REAL * c, const REAL *a, const REAL *w, const REAL *w2, ptrdiff_t K, ptrdiff_t chain,    \
+                              int add) {                                                                               \
+        FR(pair)(c, a, w, w2, K, chain, add, NV);                                                                      \
     }
 PAIR(1) PAIR(2) PAIR(3) PAIR(4)
 #define TILES(NV) TILE(1, NV) TILE(2, NV) TILE(3, NV) TILE(4, NV) TILE(5, NV) TILE(6, NV) TILE(7, NV) TILE(8, NV)
@@ -216,7 +223,7 @@ typedef void (*FR(tile_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t
                            ptrdiff_t, ptrdiff_t, int, const REAL *, const REAL *, ptrdiff_t);
 typedef void (*FR(outer_t))(REAL *, ptrdiff_t, ptrdiff_t, const REAL *, ptrdiff_t, const REAL *, ptrdiff_t, ptrdiff_t,
                             ptrdiff_t, int);
-typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t);
+typedef void (*FR(pair_t))(REAL *, const REAL *, const REAL *, const REAL *, ptrdiff_t, ptrdiff_t, int);
 #define ROW_OF(KIND, NV)                                                                                               \
     {                                                                                                                  \
         FR(KIND##_1_##NV), FR(KIND##_2_##NV), FR(KIND##_3_##NV), FR(KIND##_4_##NV), FR(KIND##_5_##NV),                 \
@@ -370,6 +377,24 @@ static FR_INLINE ptrdiff_t FR(rows_at_once)(ptrdiff_t K) {
 /* I */
 static FR_INLINE ptrdiff_t FR(depth)(ptrdiff_t M, ptrdiff_t K) { return M > 1 && K > 2 * DEPTH ? DEPTH : K; }
 
+/* c (N) = a w, or with ADD c += a w, for one row and panels of so many `columns`; see K. */
+static void FR(multiply_one)(REAL *c, const REAL *a, const REAL *packed, ptrdiff_t K, ptrdiff_t N, ptrdiff_t columns,
+                             ptrdiff_t chain, int add, int backwards) {
+    const ptrdiff_t panels = (N + columns - 1) / columns, full = N / columns;
+    for (ptrdiff_t i = 0, p, many; i < panels; i += many) {
+        p = backwards ? panels - 1 - i : i;
+        many = backwards ? (p && p < full ? 2 : 1) : p + 1 < full ? 2 : 1;
+        if (backwards) p -= many - 1;
+        const ptrdiff_t first = p * columns, n = p < full ? columns : N - first, NV = (n + VL - 1) / VL;
+        const REAL *w = packed + first * K;
+        if (many == 2)
+            FR(pair_of)[NV - 1](c + first, a, w, w + K * columns, K, chain, add);
+        else
+            FR(tile_of)[NV - 1][0](c + first, 0, FR(last_lanes)(n, NV), a, 0, w, LDW(NV), HALF(NV, K), K, chain, add,
+                                   NULL, w, 0);
+    }
+}
+
 /* As `multiply` in fastrnn.h, with chains as they are for so many steps of which these are some. */
 static void FR(multiply_some)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
                               ptrdiff_t K, ptrdiff_t N, ptrdiff_t steps, int add, ptrdiff_t groups, ptrdiff_t distance,
@@ -377,6 +402,10 @@ static void FR(multiply_some)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
     const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL), depth = add ? K : FR(depth)(M, K);
     const ptrdiff_t most = FR(rows_at_once)(depth), chain = FR(chain)(steps);
     const int pieces = FR(too_large)(depth, 512 * 1024);
+    if (M == 1 && groups == 1) {
+        FR(multiply_one)(c, a, packed, K, N, 4 * VL, chain, add, backwards);
+        return;
+    }
     /* A panel passes by so many rows of so many groups before the next one comes. */
     const ptrdiff_t chunk = M < most ? M : most, together = M ? most / chunk : 1;
 #if FR_VECTORS

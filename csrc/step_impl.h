@@ -11,15 +11,13 @@
  * C: The order of the blocks is free, for no sum depends on it. A step walks them against the direction of the one
  *    before, so that what the caches kept of the weights is used before it is driven out. At batch 1, LSTM: H=64 200 ->
  *    285 GB/s, H=256 140 -> 198, H=512 121 -> 133.
- * D: One row of small weights takes two blocks at a time. A multiply-add takes 4 cycles and two can start in each, so a
- *    block's 4 sums would wait; from the L2 cache, which gives a vector in each cycle, they do not. A step of an LSTM of
- *    32 units: 0.12 -> 0.10 us.
- * E: One row is too few for B. So the products of some blocks are made first, and the units of all of them one after
- *    another: GRU, H=64 1.31 times as fast, H=128 1.19, H=512 1.06; LSTM, H=64 1.10, H=128 1.03, but H=32 0.95.
+ * D: One row is too few for B. So the products of some blocks are made first, and then their units one vector after
+ *    another, as if they were rows: an LSTM's c and a GRU's reset gate wait for nobody there either. With two panels at a
+ *    time (product_impl.h, K) against a block at a time and its units at once, a step of an LSTM of 32 and 64 units 1.4 times
+ *    as fast, of 128 1.15, of 256 and 512 1.07; of a GRU 1.4, 1.5, 1.25, 1.15; of an RNN from 64 units on 1.05 to 1.15 (Zen 3).
  */
 #define MOST_COLUMNS (4 * VL) /* of a block: gates * units */
 #define BLOCKS_AT_ONCE 16
-#define SMALL (32 * 1024) /* bytes of weights that stay in the L1 cache */
 
 static const int FR(gates_of)[FR_CELLS] = {
     [FR_RNN_TANH] = 1, [FR_RNN_RELU] = 1, [FR_LSTM] = 4, [FR_GRU] = 3, [FR_GRU_RESET] = 2, [FR_GRU_UPDATE] = 1};
@@ -60,29 +58,31 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
 
 /* --- the new state of n units from j0 on, for `rows` rows from m0 on -------------------------------------------- */
 
-/* Gate g of unit j0 + l is product[row * ldp + g * stride] and what gates and bias hold for it. The product is used up. */
+/* Gate g of unit j0 + l is product[row * ldp + g * stride] and what gates and bias hold for it. The product is used up.
+ * With `along` rows are of that many units of one row of the batch, see D. */
 #define PART_ARGUMENTS                                                                                                 \
     const fr_step *s, REAL *product, ptrdiff_t ldp, ptrdiff_t stride, ptrdiff_t m0, ptrdiff_t rows, ptrdiff_t j0,      \
         ptrdiff_t n_units
 #define load FR(load)
 #define store FR(store)
-/* BODY for up to VL units of each row, with a constant VL wherever there are as many. p: product, k: of (B,H) arrays.
+/* A body for up to VL units of each row, with a constant VL wherever there are as many. p: product, k: of (B,H) arrays.
  * Rows are the inner loop, so that constants and bias stay in registers: 16 units of an LSTM 31 -> 26 ns, GRU 21 -> 17. */
-#define EACH_ROW(GATES, ...)                                                                                           \
+#define EACH_ROW(...)                                                                                                  \
     for (ptrdiff_t r = 0; r < rows; r++) {                                                                             \
-        REAL *p = product + r * ldp + l;                                                                               \
-        REAL *row = (REAL *)s->gates + (m0 + r) * GATES * H + j0 + l;                                                  \
-        const REAL *h_prev = (const REAL *)s->h_prev + (m0 + r) * s->ld_prev + j0 + l;                                 \
-        REAL *h = (REAL *)s->h + (m0 + r) * s->ldh + j0 + l;                                                           \
-        const ptrdiff_t k = (m0 + r) * H + j0 + l;                                                                     \
-        (void)p, (void)row, (void)k, (void)h, (void)h_prev;                                                            \
+        REAL *p = product + r * ldp + l, *row = gates + r * gates_row, *h = h_at + r * ldh;                            \
+        const REAL *h_prev = h_prev_at + r * ld_prev, *bias = bias_at + r * along;                                     \
+        const ptrdiff_t k = m0 * H + j0 + l + r * (along ? along : H);                                                 \
+        (void)p, (void)row, (void)k, (void)h, (void)h_prev, (void)bias;                                                \
         __VA_ARGS__                                                                                                    \
     }
-#define OVER_UNITS(...)                                                                                                \
-    const ptrdiff_t H = s->H;                                                                                          \
+#define OVER_UNITS(GATES, ...)                                                                                         \
+    const ptrdiff_t H = s->H, ldh = along ? along : s->ldh, ld_prev = along ? along : s->ld_prev;                      \
+    const ptrdiff_t gates_row = along ? along : GATES * H;                                                             \
     for (ptrdiff_t l = 0; l < n_units; l += VL) {                                                                      \
-        const REAL *bias = (const REAL *)s->bias + j0 + l;                                                             \
-        (void)bias;                                                                                                    \
+        REAL *gates = (REAL *)s->gates + m0 * GATES * H + j0 + l, *h_at = (REAL *)s->h + m0 * s->ldh + j0 + l;       \
+        const REAL *h_prev_at = (const REAL *)s->h_prev + m0 * s->ld_prev + j0 + l;                                    \
+        const REAL *bias_at = (const REAL *)s->bias + j0 + l;                                                          \
+        (void)gates, (void)h_at, (void)h_prev_at;                                                                      \
         if (l + VL <= n_units) {                                                                                       \
             const ptrdiff_t n = VL;                                                                                    \
             __VA_ARGS__                                                                                                \
@@ -98,22 +98,22 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
  * for AVX-512. */
 #define MIXED(z, n, h) ((n) + (z) * ((h) - (n)))
 
-static void FR(rnn_tanh_part)(PART_ARGUMENTS) {
+static FR_INLINE void FR(rnn_tanh_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
-    OVER_UNITS(EACH_ROW(1, store(h, FR(vtanh)(PRE(0)), n);))
+    OVER_UNITS(1, EACH_ROW(store(h, FR(vtanh)(PRE(0)), n);))
 }
 
-static void FR(rnn_relu_part)(PART_ARGUMENTS) {
+static FR_INLINE void FR(rnn_relu_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
-    OVER_UNITS(EACH_ROW(1, store(h, FR(vmax)(PRE(0), 0), n);))
+    OVER_UNITS(1, EACH_ROW(store(h, FR(vmax)(PRE(0), 0), n);))
 }
 
-static void FR(lstm_part)(PART_ARGUMENTS) {
+static FR_INLINE void FR(lstm_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     REAL *c = s->c;
     const REAL *c_prev = s->c_prev;
     const int save = s->save;
-    OVER_UNITS(
-        EACH_ROW(4, {
+    OVER_UNITS(4,
+        EACH_ROW({
             vec i = FR(vsigmoid)(PRE(0));
             vec f = FR(vsigmoid)(PRE(1));
             vec g = FR(vtanh)(PRE(2));
@@ -124,18 +124,18 @@ static void FR(lstm_part)(PART_ARGUMENTS) {
                 store(row + 2 * H, g, n);
             }
         })
-        EACH_ROW(4, {
+        EACH_ROW({
             vec o = FR(vsigmoid)(PRE(3));
             store(h, o * FR(vtanh)(load(c + k, n)), n);
             if (save) store(row + 3 * H, o, n);
         }))
 }
 
-static void FR(gru_part)(PART_ARGUMENTS) {
+static FR_INLINE void FR(gru_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     REAL *hn = s->extra;
     const int save = s->save;
-    OVER_UNITS(
-        EACH_ROW(3, {
+    OVER_UNITS(3,
+        EACH_ROW({
             vec r = FR(vsigmoid)(PRE(0));
             vec n_recurrent = load(p + 2 * stride, n) + load(bias + 3 * H, n);
             store(p + 2 * stride, load(row + 2 * H, n) + load(bias + 2 * H, n) + r * n_recurrent, n);
@@ -144,7 +144,7 @@ static void FR(gru_part)(PART_ARGUMENTS) {
                 store(hn + k, n_recurrent, n);
             }
         })
-        EACH_ROW(3, {
+        EACH_ROW({
             vec z = FR(vsigmoid)(PRE(1));
             vec n_gate = FR(vtanh)(load(p + 2 * stride, n));
             store(h, MIXED(z, n_gate, load(h_prev, n)), n);
@@ -155,9 +155,9 @@ static void FR(gru_part)(PART_ARGUMENTS) {
         }))
 }
 
-static void FR(gru_reset_part)(PART_ARGUMENTS) {
+static FR_INLINE void FR(gru_reset_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     REAL *rh = s->extra;
-    OVER_UNITS(EACH_ROW(3, {
+    OVER_UNITS(3, EACH_ROW({
         vec r = FR(vsigmoid)(PRE(0));
         store(row, r, n);
         store(row + H, FR(vsigmoid)(PRE(1)), n);
@@ -165,9 +165,9 @@ static void FR(gru_reset_part)(PART_ARGUMENTS) {
     }))
 }
 
-static void FR(gru_update_part)(PART_ARGUMENTS) {
+static FR_INLINE void FR(gru_update_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
-    OVER_UNITS(EACH_ROW(3, {
+    OVER_UNITS(3, EACH_ROW({
         vec z = load(row + H, n);
         vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(p, n) + load(bias + 2 * H, n) +
                                load(bias + 3 * H, n));
@@ -176,50 +176,52 @@ static void FR(gru_update_part)(PART_ARGUMENTS) {
     }))
 }
 
+#define PARTS(NAME)                                                                                                    \
+    static void FR(NAME##_rows)(PART_ARGUMENTS) { FR(NAME##_part)(s, product, ldp, stride, m0, rows, j0, n_units, 0); } \
+    static void FR(NAME##_along)(PART_ARGUMENTS) { FR(NAME##_part)(s, product, ldp, stride, m0, rows, j0, n_units, VL); }
+PARTS(rnn_tanh) PARTS(rnn_relu) PARTS(lstm) PARTS(gru) PARTS(gru_reset) PARTS(gru_update)
 typedef void (*FR(part_t))(PART_ARGUMENTS);
-static const FR(part_t) FR(part_of)[FR_CELLS] = {
-    [FR_RNN_TANH] = FR(rnn_tanh_part), [FR_RNN_RELU] = FR(rnn_relu_part),   [FR_LSTM] = FR(lstm_part),
-    [FR_GRU] = FR(gru_part),           [FR_GRU_RESET] = FR(gru_reset_part), [FR_GRU_UPDATE] = FR(gru_update_part)};
+#define PARTS_OF(KIND)                                                                                                 \
+    {                                                                                                                  \
+        [FR_RNN_TANH] = FR(rnn_tanh_##KIND), [FR_RNN_RELU] = FR(rnn_relu_##KIND), [FR_LSTM] = FR(lstm_##KIND),         \
+        [FR_GRU] = FR(gru_##KIND), [FR_GRU_RESET] = FR(gru_reset_##KIND), [FR_GRU_UPDATE] = FR(gru_update_##KIND)      \
+    }
+static const FR(part_t) FR(rows_of)[FR_CELLS] = PARTS_OF(rows), FR(along_of)[FR_CELLS] = PARTS_OF(along);
+
+/* n units of row b, whose products lie `next` behind those of VL units before. */
+static void FR(row_part)(const fr_step *s, int cell, REAL *product, ptrdiff_t next, ptrdiff_t stride, ptrdiff_t b,
+                         ptrdiff_t j0, ptrdiff_t n) {
+    const ptrdiff_t many = n / VL, rest = n % VL;
+    FR(along_of)[cell](s, product, next, stride, b, many, j0, VL);
+    if (rest) FR(rows_of)[cell](s, product + many * next, 0, stride, b, 1, j0 + many * VL, rest);
+}
 
 static void FR(step_gates)(const fr_step *s, int cell, REAL *product) {
     const ptrdiff_t H = s->H;
     for (ptrdiff_t b = 0; b < s->B; b++)
-        FR(part_of)[cell](s, product + b * FR(gates_of)[cell] * H, 0, H, b, 1, 0, H);
+        FR(row_part)(s, cell, product + b * FR(gates_of)[cell] * H, VL, H, b, 0, H);
 }
 
 /* --- all of a step ---------------------------------------------------------------------------------------------- */
 
-/* Of one sequence: the products of some blocks, then the new states of all of them, see E. */
+/* Of one sequence: the products of some blocks, then the new states of all of them, see D. */
 static void FR(step_of_one)(const fr_step *s, int cell, const REAL *a, const REAL *packed, ptrdiff_t first,
                             ptrdiff_t last, int backwards) {
     const ptrdiff_t H = s->H, U = FR(block_units)(cell), G = FR(gates_of)[cell], columns = G * U;
     const ptrdiff_t chain = FR(chain)(H);
-    const int small = G * H * H * (ptrdiff_t)sizeof(REAL) <= SMALL;
+    const int apart = G > 1 && U > VL; /* then vectors of units are not at one distance from block to block */
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
     REAL sums[BLOCKS_AT_ONCE * SUMS_ROW];
     for (ptrdiff_t done = 0, many; done < last - first; done += many) {
         many = last - first - done < BLOCKS_AT_ONCE ? last - first - done : BLOCKS_AT_ONCE;
-        const ptrdiff_t from = backwards ? last - done - many : first + done;
-        for (ptrdiff_t i = 0; i < many; i++) {
-            const ptrdiff_t p = backwards ? from + many - 1 - i : from + i; /* C */
-            const ptrdiff_t NV = p * U + U > H ? (G * (H - p * U) + VL - 1) / VL : columns / VL;
-            const REAL *w = packed + p * H * columns;
-            if (small && i + 1 < many && (backwards ? p * U + U <= H : p * U + 2 * U <= H)) { /* D: p and the next one */
-                const ptrdiff_t q = backwards ? p - 1 : p;
-                w = packed + q * H * columns;
-                FR(pair_of)[NV - 1](sums + (q - from) * columns, a, w, w + H * columns, H);
-                i++;
-            } else {
-                FR(tile_of)[NV - 1][0](sums + (p - from) * columns, 0, VL, a, 0, w, LDW(NV), HALF(NV, H), H, chain, 0,
-                                       NULL, w, 0);
-            }
-        }
-        for (ptrdiff_t p = from; p < from + many; p++) {
-            const ptrdiff_t n = H - p * U < U ? H - p * U : U;
-            FR(part_of)[cell](s, sums + (p - from) * columns, 0, n, 0, 1, p * U, n);
-        }
+        const ptrdiff_t from = backwards ? last - done - many : first + done, j = from * U;
+        const ptrdiff_t units = H - j < many * U ? H - j : many * U, full = units / U * U, rest = units - full;
+        FR(multiply_one)(sums, a, packed + from * H * columns, H, G * units, columns, chain, 0, backwards);
+        for (ptrdiff_t u = 0, n = apart ? U : full; u < full; u += n)
+            FR(row_part)(s, cell, sums + G * u, apart ? VL : G * VL, U, 0, j + u, n);
+        if (rest) FR(row_part)(s, cell, sums + G * full, VL, rest, 0, j + full, rest);
     }
 }
 
@@ -248,7 +250,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
                 const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
                 FR(tiles)(sums, SUMS_ROW, VL, a + m * lda, lda, w, HALF(NV, H), rows, H, chain, NV, 0, pieces,
                           sums, soon);
-                FR(part_of)[cell](s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
+                FR(rows_of)[cell](s, sums, SUMS_ROW, n, m, rows, j, n); /* B */
             }
         }
     }
@@ -263,7 +265,6 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef LDW
 #undef HALF
 #undef PACKED_AT_ONCE
-#undef SMALL
 #undef BLOCKS_AT_ONCE
 #undef PART_ARGUMENTS
 #undef OVER_UNITS
