@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import fastrnn
+from fastrnn import _sharing
+from fastrnn._sharing import Sharing
 from fastrnn.models import BahdanauAttention, Decoder, LuongAttention, SequenceModel
 from fastrnn.models._decoder_reference import log_softmax
 from fastrnn.nn import Embedding, Linear
@@ -171,6 +173,55 @@ def test_a_row_does_not_depend_on_the_others(attention, threads):
             assert n == together.lengths[b]
             np.testing.assert_array_equal(alone.tokens[:n, 0], together.tokens[:n, b])
             np.testing.assert_array_equal(alone.log_probs[:n, 0], together.log_probs[:n, b])
+
+
+@pytest.mark.parametrize("cell", [("lstm", {}), ("gru", {"reset_after": False})], ids=str)
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_members_who_meet_write_the_same(cell, attention, dtype, monkeypatch):
+    decoder = make(cell[0], attention, dtype, 150, **cell[1])  # more columns than one member takes
+    start, given = inputs(decoder, 3)
+    options = given | {"temperature": 1.0, "uniforms": np.random.default_rng(2).random((9, 3)), "log_probs": True}
+    alone, beams = decoder.sample(start, 9, **options), decoder.search(start, 6, 4, end=2, **given)
+    for members in (2, 3):
+        sharing = Sharing(members, "units", 10**9)
+        monkeypatch.setattr(_sharing, "passing", lambda *_, sharing=sharing: sharing)
+        for found, expected in (
+            (decoder.sample(start, 9, **options), alone),
+            (decoder.search(start, 6, 4, end=2, **given), beams),
+        ):
+            assert len(np.unique(found.tokens)) >= 3
+            np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_array_equal(found.scores, beams.scores)
+    again = decoder.sample(start, 9, weights=attention is not None, **options)
+    np.testing.assert_array_equal(again.log_probs, alone.log_probs)
+    for a, b in zip(np.atleast_1d(again.state), np.atleast_1d(alone.state), strict=True):
+        np.testing.assert_array_equal(a, b)
+    options["uniforms"] = np.random.default_rng(3).random((200, 3)) ** 3
+    ended = decoder.sample(start, 200, end=4, **options)
+    monkeypatch.undo()
+    assert ended.lengths.max() < 200
+    np.testing.assert_array_equal(ended.tokens, decoder.sample(start, 200, end=4, **options).tokens)
+
+
+def test_members_who_meet_feed_the_same(monkeypatch):
+    options = {"rng": 0, "dtype": np.float32}
+    decoder = Decoder(fastrnn.LSTM(70, H, 2, **options), Linear(H, 70, **options))
+    start, noise = np.random.default_rng(1).standard_normal((2, 8, 3, 70)).astype(np.float32)
+    alone, _ = decoder.feed(start[0], 8, noise=noise)
+    monkeypatch.setattr(_sharing, "passing", lambda *_: Sharing(2, "units", 10**9))
+    np.testing.assert_array_equal(decoder.feed(start[0], 8, noise=noise)[0], alone)
+
+
+def test_few_sequences_of_large_layers_are_shared_by_units(monkeypatch):
+    monkeypatch.setattr(_sharing, "CPUS", 2)
+    layer = fastrnn.GRU(D, 160, rng=0)
+    decoder = Decoder(layer, Linear(160, V, rng=1), Embedding(V, D, rng=2))
+    with fastrnn.config_context(num_threads=2, engine="native"):
+        assert decoder._sharing(100, 1, 1)["together"]
+        assert decoder._sharing(100, 8, 1)["together"]  # the hypotheses of one source
+        assert not decoder._sharing(100, 8, 8)["together"]
+        assert decoder._sharing(1, 1, 1)["members"] == 1
 
 
 def test_the_end(compiled):

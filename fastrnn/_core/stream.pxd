@@ -1,5 +1,6 @@
 # A stack that is fed step by step. See stream.pyx.
 from fastrnn._core.stack cimport Layer
+from fastrnn._core.team cimport fr_barrier
 
 
 cdef class Fed:
@@ -15,8 +16,10 @@ cdef class Fed:
     cdef tuple owners
     cdef list states        # [[h, the other h], c]
 
-    # A step of the n sequences from b0 on, and of the layers above; where their new state at the top is.
-    cdef const char* climb(self, const char* x, int now, Py_ssize_t b0, Py_ssize_t n) noexcept nogil
+    # A member's units of a step of the n sequences from b0 on, and of the layers above; where their new state at the top
+    # is. All members come back when it is there.
+    cdef const char* climb(self, const char* x, int now, Py_ssize_t b0, Py_ssize_t n, int rank, int size,
+                           fr_barrier* barrier) noexcept nogil
 
 
 cdef class Stepper:

@@ -4,9 +4,9 @@ from libc.string cimport memset
 
 from fastrnn._core.cell cimport advance
 from fastrnn._core.kernels cimport FR_LSTM, fr_step
-from fastrnn._core.matrix cimport address, multiply
+from fastrnn._core.matrix cimport address, multiply_part
 from fastrnn._core.stack cimport Layer, take
-from fastrnn._core.team cimport flush, restore
+from fastrnn._core.team cimport flush, fr_barrier, meet, restore
 
 from fastrnn._core.matrix import aligned
 
@@ -30,7 +30,8 @@ cdef class Fed:
         self.product, self.c = <char*>address(product), <char*>address(c)
         self.h[0], self.h[1] = <char*>address(h[0]), <char*>address(h[1])
 
-    cdef const char* climb(self, const char* x, int now, Py_ssize_t b0, Py_ssize_t n) noexcept nogil:
+    cdef const char* climb(self, const char* x, int now, Py_ssize_t b0, Py_ssize_t n, int rank, int size,
+                           fr_barrier* barrier) noexcept nogil:
         cdef:
             Py_ssize_t H = self.layer.cell.H, G = self.layer.cell.G, item = self.layer.cell.itemsize
             Py_ssize_t state = b0 * H * item, gates = b0 * G * item
@@ -39,11 +40,12 @@ cdef class Fed:
         s.h, s.h_prev, s.c, s.c_prev = self.h[1 - now] + state, self.h[now] + state, self.c + state, self.c + state
         s.gates, s.extra, s.bias = self.gates + gates, self.extra + state, self.layer.cell.bias
         s.B, s.H, s.ldh, s.ld_prev = n, H, H, H
-        multiply(self.layer.w_ih, s.gates, G, x, self.layer.w_ih.K, n, False, False)
-        advance(self.layer.cell, &s, self.product + gates, 0, 1, NULL, now)
+        multiply_part(self.layer.w_ih, <char*>s.gates, G, x, self.layer.w_ih.K, n, rank, size)
+        meet(barrier, size)
+        advance(self.layer.cell, &s, self.product + gates, rank, size, barrier, now)
         if self.above is None:
             return <const char*>s.h
-        return self.above.climb(<const char*>s.h, now, b0, n)
+        return self.above.climb(<const char*>s.h, now, b0, n, rank, size, barrier)
 
 
 cdef class Stepper:
@@ -86,7 +88,7 @@ cdef class Stepper:
             return None
         mode = flush()
         with nogil:
-            self.first.climb(<const char*>view.buf, self.now, 0, self.B)
+            self.first.climb(<const char*>view.buf, self.now, 0, self.B, 0, 1, NULL)
         self.now = 1 - self.now
         restore(mode)
         PyBuffer_Release(&view)

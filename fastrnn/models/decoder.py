@@ -118,11 +118,14 @@ class Decoder:
             return NumPyDecoder(stream, self.head.weight, self._bias, embedding, looks)
         return CompiledDecoder(stream._stepper, weight("head", self.head), self._bias, embedding, looks)
 
-    def _sharing(self, steps: int, rows: int) -> dict[str, int]:
+    def _sharing(self, steps: int, rows: int, sources: int) -> dict[str, Any]:
+        """How threads share so many steps, of rows of which those of a source need each other."""
         if _settings.engine() != "native":
             return {}
-        how = _sharing.independent(steps * rows * self._multiplications, rows // _sharing.ROWS)
-        return {"members": how.members, "patience": how.patience}
+        step = self.frozen._layer.params["weight_hh_l0"].size
+        how = _sharing.passing(steps, rows, step, self.dtype.itemsize, self._multiplications - step)
+        together = how.by_units or (sources < how.members and rows * step >= _sharing.MEETING)
+        return {"members": how.members, "patience": how.patience, "together": together}
 
     def _context(self, rows: int) -> AbstractContextManager:
         run = products()
@@ -234,7 +237,7 @@ class Decoder:
             loop.write(
                 start, tokens, temperature=float(temperature), top_k=top_k, uniforms=uniforms,
                 end=-1 if end is None else end, forced=forced, log_probs=chances, weights=looks,
-                **self._sharing(steps, B),
+                **self._sharing(steps, B, B),
             )  # fmt: skip
         lengths = _lengths(tokens, end)
         last = lengths.max(initial=0) if end is not None else steps
@@ -283,7 +286,7 @@ class Decoder:
             outputs += _check.shaped("noise", noise, self.dtype, "(steps, B, F)", shape, "the layer")
         stream = self._stream(B, state)
         with self._context(B):
-            self._loop(stream, None, None, B).feed(start, outputs, **self._sharing(steps, B))
+            self._loop(stream, None, None, B).feed(start, outputs, **self._sharing(steps, B, B))
         return outputs, stream.state
 
     def search(
@@ -344,7 +347,7 @@ class Decoder:
         with self._context(rows):
             loop.search(
                 np.repeat(start, beam), tokens, parents, scores, beam=beam, end=end, padding=end,
-                penalty=float(penalty), weights=looks, **self._sharing(steps, rows),
+                penalty=float(penalty), weights=looks, **self._sharing(steps, rows, N),
             )  # fmt: skip
         tokens, looks = _traced(tokens, parents, beam, looks)
         scores = scores.reshape(N, beam)
