@@ -7,7 +7,6 @@ import pytest
 
 import fastrnn
 from fastrnn import _sharing
-from fastrnn._sharing import Sharing
 from fastrnn.models import BahdanauAttention, Decoder, LuongAttention, SequenceModel
 from fastrnn.models._decoder_reference import log_softmax
 from fastrnn.nn import Embedding, Linear
@@ -184,8 +183,8 @@ def test_members_who_meet_write_the_same(cell, attention, dtype, monkeypatch):
     options = given | {"temperature": 1.0, "uniforms": np.random.default_rng(2).random((9, 3)), "log_probs": True}
     alone, beams = decoder.sample(start, 9, **options), decoder.search(start, 6, 4, end=2, **given)
     for members in (2, 3):
-        sharing = Sharing(members, "units", 10**9)
-        monkeypatch.setattr(_sharing, "passing", lambda *_, sharing=sharing: sharing)
+        sharing = {"members": members, "patience": 10**9, "together": True}
+        monkeypatch.setattr(decoder, "_sharing", lambda *_, sharing=sharing: sharing)
         for found, expected in (
             (decoder.sample(start, 9, **options), alone),
             (decoder.search(start, 6, 4, end=2, **given), beams),
@@ -209,7 +208,7 @@ def test_members_who_meet_feed_the_same(monkeypatch):
     decoder = Decoder(fastrnn.LSTM(70, H, 2, **options), Linear(H, 70, **options))
     start, noise = np.random.default_rng(1).standard_normal((2, 8, 3, 70)).astype(np.float32)
     alone, _ = decoder.feed(start[0], 8, noise=noise)
-    monkeypatch.setattr(_sharing, "passing", lambda *_: Sharing(2, "units", 10**9))
+    monkeypatch.setattr(decoder, "_sharing", lambda *_: {"members": 2, "patience": 10**9, "together": True})
     np.testing.assert_array_equal(decoder.feed(start[0], 8, noise=noise)[0], alone)
 
 
@@ -220,7 +219,7 @@ def test_few_sequences_of_large_layers_are_shared_by_units(monkeypatch):
     with fastrnn.config_context(num_threads=2, engine="native"):
         assert decoder._sharing(100, 1, 1)["together"]
         assert decoder._sharing(100, 8, 1)["together"]  # the hypotheses of one source
-        assert not decoder._sharing(100, 8, 8)["together"]
+        assert "together" not in decoder._sharing(100, 8, 8)
         assert decoder._sharing(1, 1, 1)["members"] == 1
 
 

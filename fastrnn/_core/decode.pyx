@@ -321,7 +321,7 @@ cdef class Decoder(Work):
             self.put(b, first[b])
 
     def go(self, Py_ssize_t parts, *, int members=1, long patience=0, bint together=False):
-        """For so many parts that do not need each other, or with `together` by members who meet; see `_sharing.Sharing`."""
+        """For so many parts that do not need each other, or with `together` by members who meet."""
         self.together = together
         if self.B and self.steps:
             with nogil:

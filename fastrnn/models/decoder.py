@@ -122,10 +122,15 @@ class Decoder:
         """How threads share so many steps, of rows of which those of a source need each other."""
         if _settings.engine() != "native":
             return {}
+        parts = min(sources, rows // _sharing.ROWS)
+        if parts > 1:
+            how = _sharing.independent(steps * rows * self._multiplications, parts)
+            return {"members": how.members, "patience": how.patience}
         step = self.frozen._layer.params["weight_hh_l0"].size
+        if rows * step < _sharing.MEETING:
+            return {}
         how = _sharing.passing(steps, rows, step, self.dtype.itemsize, self._multiplications - step)
-        together = how.by_units or (sources < how.members and rows * step >= _sharing.MEETING)
-        return {"members": how.members, "patience": how.patience, "together": together}
+        return {"members": how.members, "patience": how.patience, "together": True}
 
     def _context(self, rows: int) -> AbstractContextManager:
         run = products()
