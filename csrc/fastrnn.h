@@ -109,8 +109,8 @@ typedef struct {
         /* How many blocks of units a step has, which can be shared out; how many numbers `step_pack` writes. */       \
         ptrdiff_t (*step_blocks)(int cell, ptrdiff_t H);                                                               \
         ptrdiff_t (*step_size)(int cell, ptrdiff_t H);                                                                 \
-        /* packed <- the recurrent weights w (G*H,H) for `step`; best aligned to 64 bytes. */                          \
-        void (*step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H);                                         \
+        /* packed <- these blocks of the recurrent weights w (G*H,H) for `step`; best aligned to 64 bytes. */           \
+        void (*step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);        \
         /* The blocks first <= block < last of a step, from the last one down if `backwards`: the recurrent product    \
          * and the new state. */                                                                                       \
         void (*step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t first, ptrdiff_t last, int backwards);  \

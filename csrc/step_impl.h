@@ -33,9 +33,10 @@ static ptrdiff_t FR(step_size)(int cell, ptrdiff_t H) { /* all full blocks, and 
     return H * (H / U * U * G + (H % U * G + VL - 1) / VL * VL);
 }
 
-static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H) {
+static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     const ptrdiff_t U = FR(block_units)(cell), G = FR(gates_of)[cell];
-    for (ptrdiff_t j = 0; j < H; j += U) {
+    packed += first * U * G * H;
+    for (ptrdiff_t j = first * U; j < H && j < last * U; j += U) {
         const ptrdiff_t n = H - j < U ? H - j : U, NV = (G * n + VL - 1) / VL;
         const ptrdiff_t width = NV * VL, ldw = LDW(NV);
         const REAL *from[MOST_COLUMNS];

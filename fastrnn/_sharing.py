@@ -10,10 +10,10 @@ Four ways of sharing a pass through a stack of layers. None of them changes a bi
               small layers, whose steps are too short to meet after.
 
 Work is counted in multiplications, for that does not depend on the machine; the constants were measured on Zen 5
-(AVX-512, 130 multiplications a nanosecond at best, about 50 for one sequence, which is as fast as the weights are
-read). A slower machine takes longer for the same work, and gains more by sharing it. How long a job waits for threads
-to come, where they have to meet, is a twentieth of what it would take alone, so whoever comes late costs no more than
-that (csrc/team.h).
+(AVX-512). A slower machine takes longer for the same work, and gains more by sharing it. How long a job waits for
+threads to come, where they have to meet, is a twentieth of what it would take alone, so whoever comes late costs no
+more than that (csrc/team.h); for that, and for whether it pays to wake them, counts what `RATES` says of the
+instruction set.
 """
 
 from __future__ import annotations
@@ -52,6 +52,9 @@ MEETING = 40_000
 OWN_CACHE = 2 * 1024 * 1024
 ROWS_FOR_ALL = 32  # of each thread
 BLOCKS = 8  # of steps at least, for layers to follow one another
+# Multiplications a nanosecond of a fast core, of many sequences and of one, whose weights are read from a cache for it
+# alone. With those of AVX-512 for a Zen 3 (AVX2) jobs of up to 3 ms did not wake their helpers.
+RATES = {"avx512": (130, 50), "avx2": (60, 25), "neon": (50, 25), "baseline": (25, 12)}
 
 
 def _few(batch: int, members: int) -> bool:
@@ -64,7 +67,8 @@ def threads() -> int:
 
 
 def _patience(multiplications: int, batch: int) -> int:
-    return multiplications // (20 * (130 if batch >= ROWS else 50))
+    many, one = RATES[_settings.isa()]
+    return multiplications // (20 * (many if batch >= ROWS else one))
 
 
 def independent(multiplications: int, parts: int) -> Sharing:

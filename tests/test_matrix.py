@@ -43,7 +43,7 @@ def test_parts_of_an_outer_product_keep_to_their_scratch(isa, members):
 @given(rows, columns, steps, st.booleans(), st.booleans(), st.sampled_from(DTYPES), st.sampled_from([None, *ISAS]))
 def test_multiply(m, n, k, transposed, add, dtype, isa):
     a, w, c = draw((m, k), dtype, 1), draw((n, k), dtype, 2), draw((m, n), dtype, 3)
-    expected = a @ w.T + (c if add else 0)
+    expected = a.astype(np.float64) @ w.T.astype(np.float64) + (c if add else 0)
     matrix = Matrix(np.ascontiguousarray(w.T) if transposed else w, transposed, isa)
     wide = np.full((m, n + 3), np.nan, dtype)  # rows may be strided, and what lies between them is not touched
     wide[:, :n] = c
@@ -73,14 +73,15 @@ def test_outer(m, n, k, dtype, isa):
     b[:, :n] = draw((k, n), dtype, 2)
     blocks = np.array([[k // 3, k], [0, k // 3]], np.intp)
     outer_into(isa, c, a[:, 1 : m + 1], b[:, :n], blocks)
-    close(c, a[:, 1 : m + 1].T @ b[:, :n], dtype)
+    exact, exact_b = a[:, 1 : m + 1].astype(np.float64), b[:, :n].astype(np.float64)
+    close(c, exact.T @ exact_b, dtype)
     outer_into(isa, c, a[:, 1 : m + 1], b[:, :n], blocks[:1], True)
-    close(c, a[:, 1 : m + 1].T @ b[:, :n] + a[k // 3 :, 1 : m + 1].T @ b[k // 3 :, :n], dtype)
+    close(c, exact.T @ exact_b + exact[k // 3 :].T @ exact_b[k // 3 :], dtype)
     sums = np.full(m, np.nan, dtype)
     sum_rows_into(isa, sums, a[:, 1 : m + 1], blocks)
-    close(sums, a[:, 1 : m + 1].sum(0), dtype)
+    close(sums, exact.sum(0), dtype)
     sum_rows_into(isa, sums, a[:, 1 : m + 1], blocks[:1], True)
-    close(sums, a[:, 1 : m + 1].sum(0) + a[k // 3 :, 1 : m + 1].sum(0), dtype)
+    close(sums, exact.sum(0) + exact[k // 3 :].sum(0), dtype)
 
 
 @pytest.mark.parametrize("isa", ISAS)

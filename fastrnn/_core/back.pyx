@@ -28,6 +28,10 @@ cdef class Loop(Work):
         cdef Py_ssize_t s, b0 = 0, b1 = self.plan.B, j0 = 0, j1 = self.H, panels = (self.H + COLUMNS - 1) // COLUMNS
         if self.by_units:
             j0, j1 = cut(panels, rank, size) * COLUMNS, min(self.H, cut(panels, rank + 1, size) * COLUMNS)
+            if self.w.source != NULL:
+                self.w.pack_part(j0, j1)
+                if self.w_n is not None:
+                    self.w_n.pack_part(j0, j1)
         else:
             b0, b1 = self.plan.cut(rank, size), self.plan.cut(rank + 1, size)
             size = 1  # nobody to meet

@@ -9,7 +9,8 @@ cdef class Cell:
     cdef const fr_kernels* kernels
     cdef int kind, halves               # halves: 2 for a GRU that resets before the product
     cdef readonly Py_ssize_t H, G, itemsize
-    cdef const char* packed[2]          # for the native engine, else NULL
+    cdef char* packed[2]                # for the native engine, else NULL
+    cdef const char* source             # what members have still to pack, each for itself, or NULL
     cdef Py_ssize_t blocks[2]
     cdef Matrix w, w_n                  # for the blas engine
     cdef const void* bias
@@ -17,7 +18,8 @@ cdef class Cell:
     cdef object dtype
 
     cdef set(self, int kind, const fr_kernels* kernels, Py_ssize_t H, Py_ssize_t G, dtype)
-    cdef pack(self, const char* w_hh)
+    cdef pack(self, const char* w_hh, bint later)
+    cdef void pack_part(self, int rank, int size) noexcept nogil
 
 
 ctypedef struct Sequence:

@@ -38,7 +38,7 @@ cdef class Cell:
         if matrices is None:
             if not w_hh.flags.c_contiguous:
                 raise ValueError(f"weights: shape {w_hh.shape}, strides {w_hh.strides}, expected rows that lie together")
-            self.pack(<const char*>address(w_hh))
+            self.pack(<const char*>address(w_hh), False)
         else:
             self.w, self.w_n = matrices if self.halves == 2 else (matrices[0], None)
 
@@ -48,20 +48,27 @@ cdef class Cell:
         self.dtype, self.itemsize = dtype, dtype.itemsize
         self.halves = 2 if kind == FR_GRU_RESET else 1
 
-    cdef pack(self, const char* w_hh):
-        """Take the weights in, packed."""
+    cdef pack(self, const char* w_hh, bint later):
+        """Take the weights in, packed; `later`: by the members of the loop, to whom they have to be there until then."""
         cdef int half, kind
-        cdef void* target
-        cdef const void* source
         for half in range(self.halves):
             kind = FR_GRU_UPDATE if half else self.kind
-            source = w_hh + 2 * half * self.H * self.H * self.itemsize
             packed = aligned(self.kernels.step_size(kind, self.H), self.dtype)
-            target = address(packed)
-            with nogil:
-                self.kernels.step_pack(target, kind, source, self.H)
-            self.packed[half], self.blocks[half] = <const char*>target, self.kernels.step_blocks(kind, self.H)
+            self.packed[half], self.blocks[half] = <char*>address(packed), self.kernels.step_blocks(kind, self.H)
             self.owners = *self.owners, packed
+        self.source = w_hh
+        if not later:
+            with nogil:
+                self.pack_part(0, 1)
+            self.source = NULL
+
+    cdef void pack_part(self, int rank, int size) noexcept nogil:
+        """A member's blocks."""
+        cdef int half
+        for half in range(self.halves):
+            self.kernels.step_pack(self.packed[half], FR_GRU_UPDATE if half else self.kind,
+                                   self.source + 2 * half * self.H * self.H * self.itemsize, self.H,
+                                   cut(self.blocks[half], rank, size), cut(self.blocks[half], rank + 1, size))
 
 
 cdef void advance(Cell cell, fr_step* s, char* product, int rank, int size, fr_barrier* barrier,
@@ -120,6 +127,8 @@ cdef class Loop(Work):
 
     cdef void part(self, int rank, int size) noexcept nogil:
         if self.by_units:
+            if self.cell.source != NULL:
+                self.cell.pack_part(rank, size)
             walk(self.cell, self.plan, &self.q, self.s0, self.s1, 0, self.plan.B, rank, size, &self.barrier)
         else:
             walk(self.cell, self.plan, &self.q, self.s0, self.s1, self.plan.cut(rank, size),

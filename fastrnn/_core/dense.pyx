@@ -160,10 +160,11 @@ cdef class Pass:
             return self.sharing.ALONE
         return self.sharing.passing(self.T, self.B, self.gates_width * self.H, self.item)
 
-    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows):
-        """So many rows of W_hh, from the first on, for the way back; packed, but for a single step."""
+    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows, bint by_units):
+        """So many rows of W_hh, from the first on, for the way back; packed, but for a single step, by those who share it."""
         cdef Matrix matrix = Matrix.__new__(Matrix)
-        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, True, self.T == 1)
+        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, True, self.T == 1,
+                   by_units)
         return matrix
 
     cdef forward(self, h0, c0, b_ih, b_hh, bint reverse):
@@ -201,7 +202,7 @@ cdef class Pass:
         sharing = self.loop_sharing()
         cell.set(self.kind, self.kernels, self.H, self.gates_width, self.dtype)
         cell.bias, cell.owners = bias, (self,)
-        cell.pack(self.w_hh)
+        cell.pack(self.w_hh, sharing.by_units)
         loop.cell, loop.plan, loop.s1, loop.by_units = cell, self.plan, self.T, sharing.by_units
         loop.q.h, loop.q.ldh, loop.q.gates, loop.q.save = self.h, self.H, self.gates, True
         loop.q.h0, loop.q.c, loop.q.c0, loop.q.extra = begin, self.c, self.c0, self.extra
@@ -279,30 +280,31 @@ cdef class Pass:
             if of_c == NULL:
                 return None
         take()
+        sharing = self.loop_sharing()
         if lstm:
-            loop = self.lstm_loop(self.start(dc), of_c)
+            loop = self.lstm_loop(self.start(dc), of_c, sharing.by_units)
         elif self.gates == self.h:
-            loop = self.rnn_loop()
+            loop = self.rnn_loop(sharing.by_units)
         else:
-            loop = self.gru_loop()
+            loop = self.gru_loop(sharing.by_units)
         loop.set(self.kernels, self.plan, 0, self.T, H, self.item, self.start(dh), of_y)
-        loop.go(self.loop_sharing())
+        loop.go(sharing)
         return self.gradients(loop.gates, dh, dc, need)
 
-    cdef back.Loop lstm_loop(self, char* dc, const char* dcs):
+    cdef back.Loop lstm_loop(self, char* dc, const char* dcs, bint by_units):
         cdef back.LSTMLoop loop = back.LSTMLoop.__new__(back.LSTMLoop)
         loop.gates, loop.c, loop.c0, loop.dc, loop.dcs = self.gates, self.c, self.c0, dc, dcs
-        loop.w = self.recurrent(0, self.gates_width)
+        loop.w = self.recurrent(0, self.gates_width, by_units)
         return loop
 
-    cdef back.Loop rnn_loop(self):
+    cdef back.Loop rnn_loop(self, bint by_units):
         cdef back.RNNLoop loop = back.RNNLoop.__new__(back.RNNLoop)
         cdef Block dpre = room(self.T * self.B * self.H * self.item)
         loop.h, loop.relu, loop.gates, self.kept = self.h, self.kind == FR_RNN_RELU, dpre.data, dpre
-        loop.w = self.recurrent(0, self.H)
+        loop.w = self.recurrent(0, self.H, by_units)
         return loop
 
-    cdef back.Loop gru_loop(self):
+    cdef back.Loop gru_loop(self, bint by_units):
         cdef back.GRULoop loop = back.GRULoop.__new__(back.GRULoop)
         cdef Py_ssize_t H = self.H
         cdef Block drh = room(self.B * H * self.item)
@@ -310,7 +312,7 @@ cdef class Pass:
         if self.plan.reverse:
             loop.h0 += self.T * self.B * H * self.item
         loop.reset_after, loop.drh = self.kind == FR_GRU, drh.data
-        loop.w, loop.w_n = self.recurrent(0, 2 * H), self.recurrent(2 * H, H)
+        loop.w, loop.w_n = self.recurrent(0, 2 * H, by_units), self.recurrent(2 * H, H, by_units)
         self.owners = *self.owners, drh
         return loop
 

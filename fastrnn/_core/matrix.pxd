@@ -7,6 +7,7 @@ from fastrnn._core.team cimport Work
 cdef class Matrix:
     cdef const fr_kernels* kernels  # NULL: BLAS
     cdef const char* data           # packed, or for BLAS and where there is scratch as it came
+    cdef const char* source         # what members have still to pack, each its own columns, or NULL
     cdef char* scratch              # of each member who multiplies with unpacked weights, else NULL
     cdef Py_ssize_t scratch_size    # of one
     cdef int members                # how many have some
@@ -18,7 +19,8 @@ cdef class Matrix:
     cdef bint by_output
 
     cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
-             int unpacked_for)
+             int unpacked_for, bint later=*)
+    cdef void pack_part(self, Py_ssize_t n0, Py_ssize_t n1) noexcept nogil
 
 
 cdef class Multiplication(Work):

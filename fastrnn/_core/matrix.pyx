@@ -2,8 +2,6 @@
 
 The loops of the cells know `multiply` and nothing else, so one loop serves the `native` and the `blas` engine.
 """
-import mmap
-
 import numpy as np
 
 from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
@@ -12,7 +10,8 @@ from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
 from fastrnn._core.memory cimport Block, room
 from fastrnn._core.team cimport MOST_MEMBERS, Work, cut, share
 
-HUGE = 2 * 1024 * 1024
+cdef enum:
+    LEAST_HUGE = 4 * 1024 * 1024  # bytes from which memory.pyx asks for huge pages; who touches less takes no more
 
 
 cdef void* address(array) except? NULL:
@@ -47,8 +46,8 @@ cdef class Matrix:
         self.set(w, <const char*>address(w), w.shape[0], w.shape[1], w.dtype, kernels, transposed, unpacked_for)
 
     cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
-             int unpacked_for):
-        """The same of memory that belongs to `owner`; no kernels for BLAS."""
+             int unpacked_for, bint later=False):
+        """The same of memory that belongs to `owner`; no kernels for BLAS. Packed `later`: by members, with `pack_part`."""
         self.dtype, self.itemsize, self.kernels = dtype, dtype.itemsize, kernels
         self.K, self.N = (n, k) if transposed else (k, n)
         self.ld, self.by_output = k, not transposed
@@ -62,32 +61,27 @@ cdef class Matrix:
                 self.owner, self.members, self.scratch = (owner, scratch), unpacked_for, scratch.data
             return
         self.owner = aligned(kernels.packed_size(self.K, self.N), dtype)
-        cdef void* target = address(self.owner)
-        self.data = <const char*>target
-        with nogil:
-            kernels.pack(target, w, 1 if transposed else k, k if transposed else 1, self.K, self.N)
+        self.data, self.source = <const char*>address(self.owner), w
+        if not later:
+            with nogil:
+                self.pack_part(0, self.N)
+            self.source = NULL
+
+    cdef void pack_part(self, Py_ssize_t n0, Py_ssize_t n1) noexcept nogil:
+        """The columns n0 <= n < n1; n0 a multiple of COLUMNS."""
+        cdef Py_ssize_t column = self.ld if self.by_output else 1, step = 1 if self.by_output else self.ld
+        if n0 < n1:
+            self.kernels.pack(<char*>self.data + n0 * self.K * self.itemsize, self.source + n0 * column * self.itemsize,
+                              column, step, self.K, n1 - n0)
 
 
 def aligned(Py_ssize_t size, dtype):
-    """An uninitialised vector that begins at a 64-byte boundary, a large one in huge pages where the system has them.
+    """An uninitialised vector of kept memory, from 1 MB on in huge pages where the system has them.
 
     Weights of 1 MB, about a core's own cache, are read from it at 200 GB/s there, and at 165 from pages of 4 KB.
     """
-    cdef Py_ssize_t itemsize = dtype.itemsize, boundary = 64
-    if size * itemsize >= HUGE // 2 and hasattr(mmap, "MADV_HUGEPAGE"):
-        length = (size * itemsize + 2 * HUGE - 1) // HUGE * HUGE
-        # A shared mapping, which is the default, has no huge pages and stays shared after a fork.
-        memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        boundary = HUGE
-        try:
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        except OSError:  # a kernel without them
-            pass
-        array = np.frombuffer(memory, dtype)
-    else:
-        array = np.empty(size + boundary // itemsize, dtype)
-    cdef Py_ssize_t skip = (-<Py_ssize_t>address(array) & (boundary - 1)) // itemsize
-    return array[skip:skip + size]
+    cdef Py_ssize_t nbytes = size * dtype.itemsize
+    return np.ndarray((size,), dtype, room(max(nbytes, LEAST_HUGE) if nbytes >= LEAST_HUGE // 4 else nbytes))
 
 
 cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda, Py_ssize_t m, int rank,

@@ -129,7 +129,8 @@ static void FR(check_step)(const KERNELS *kernels, int cell, int save) {
           GAPS(x[0], B, ldh, H); GAPS(x[4], B, ldp, H);
           for (int i = 0; i < 4; i++) memcpy(x[9 + i], x[i], (size_t)lengths[i] * sizeof **x);
           const ptrdiff_t n = k->step_blocks(cell, H);
-          k->step_pack(x[8], cell, x[7], H);
+          k->step_pack(x[8], cell, x[7], H, n / 2, n);
+          k->step_pack(x[8], cell, x[7], H, 0, n / 2);
           k->step(STEP(0, 0, B), cell, x[8], 0, n, save);
           for (ptrdiff_t b = 0; b < B; b += some) {
               k->step(STEP(9, b, B - b < some ? B - b : some), cell, x[8], n / 2, n, !save);

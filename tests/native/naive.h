@@ -49,8 +49,9 @@ static void naive_unit(const fr_step *s, int cell, const double *part, ptrdiff_t
 static ptrdiff_t naive_step_blocks(int cell, ptrdiff_t H) { return (void)cell, H; }
 static ptrdiff_t naive_step_size(int cell, ptrdiff_t H) { return naive_gates_of[cell] * H * H; }
 
-static void naive_step_pack(double *packed, int cell, const double *w, ptrdiff_t H) {
-    for (ptrdiff_t i = 0; i < naive_step_size(cell, H); i++) packed[i] = w[i];
+static void naive_step_pack(double *packed, int cell, const double *w, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
+    for (ptrdiff_t g = 0; g < naive_gates_of[cell]; g++)
+        for (ptrdiff_t i = (g * H + first) * H; i < (g * H + last) * H; i++) packed[i] = w[i];
 }
 
 static void naive_step(const fr_step *s, int cell, const double *packed, ptrdiff_t first, ptrdiff_t last,
