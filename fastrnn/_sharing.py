@@ -34,7 +34,7 @@ class Sharing(NamedTuple):
     @property
     def by_units(self) -> bool:
         """Whether threads meet after every step."""
-        return self.way == "units"
+        return self.members > 1 and self.way == "units"
 
 
 ALONE = Sharing(1, "rows", 0)

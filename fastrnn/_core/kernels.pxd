@@ -76,7 +76,8 @@ cdef extern from "fastrnn.h" nogil:
     ctypedef struct fr_kernels "fr_kernels_f32":
         Py_ssize_t (*step_blocks)(int cell, Py_ssize_t H) noexcept nogil
         Py_ssize_t (*step_size)(int cell, Py_ssize_t H) noexcept nogil
-        void (*step_pack)(void* packed, int cell, const void* w, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*step_pack)(void* packed, int cell, const void* w, Py_ssize_t H, Py_ssize_t first,
+                          Py_ssize_t last) noexcept nogil
         void (*step)(const fr_step* s, int cell, const void* packed, Py_ssize_t first, Py_ssize_t last,
                      int backwards) noexcept nogil
         void (*step_gates)(const fr_step* s, int cell, void* product) noexcept nogil
