@@ -106,8 +106,8 @@ sanitize() {
     export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path=$scratch/report
     export UBSAN_OPTIONS=print_stacktrace=1:log_path=$scratch/report PYTHONMALLOC=malloc PYTHONPATH=$PWD
     "$python" -c 'import fastrnn, sys; sys.exit(not fastrnn.__file__.startswith(sys.argv[1]))' "$PWD"
-    # By themselves those that count seconds.
-    local timed=(tests/test_survival.py tests/test_concurrency.py)
+    # By themselves those that count seconds, or whose threads wait for each other.
+    local timed=(tests/test_survival.py tests/test_concurrency.py tests/test_team.py)
     "$python" -m pytest -q "${timed[@]/#/--ignore=}" "$@" \
         --deselect tests/test_memory.py::test_training_does_not_grow_the_process &&
         "$python" -m pytest -q "${timed[@]}" || { cat "$scratch"/report.*; return 1; }
