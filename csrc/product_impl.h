@@ -1,4 +1,4 @@
-/* Matrix products on packed weights, and the product that makes weight gradients.
+/* Matrix products on packed weights. Those that make weight gradients are in outer_impl.h, which ends what is defined here.
  *
  * A: Every element of a result is a sum of chains of multiply-adds over k; each begins from zero and is then added to those
  *    before. The order depends on K and nothing else: not on the number of rows, their place in a tile, or who computes
@@ -43,12 +43,10 @@
  *    turn, or 32 blocks of a step before their units for 16, make no difference.
  */
 #define K_BLOCK 64
-#define OUTER_BLOCK 256 /* rows of b that stay in cache while all of a passes by: 64 KB a panel */
 #define MAX_ROWS 8
 #define ADD 1
 #define GO_ON 2 /* see I */
 #define DEPTH 1024
-#define FEW_ROWS 8
 #define PACKED_AT_ONCE 64
 #define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
 #define ROWS_OF_SUMS 64
@@ -473,146 +471,3 @@ static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
         k += depth;
     } while (k < K);
 }
-
-/* --- a' b --------------------------------------------------------------------------------------------------------
- *
- * A block of OUTER_BLOCK rows of a and b at a time. What is small is read where it lies. What is large is packed first:
- * b's panels one after another as ever, a into strips of a tile's rows, [strips][K][R], which pass by each panel. Packed
- * against as it lies, on a Zen 3: K, M, N = 1600, 1024, 128 1.63 times as fast; 3200, 384, 128 1.30; 3200, 256, 64 1.21;
- * 400, 200, 50 0.96; 1600, 128, 32 0.88. Both give the same bits.
- */
-static int FR(outer_packs)(ptrdiff_t M, ptrdiff_t N) { return FR_VECTORS && N * (ptrdiff_t)sizeof(REAL) >= 256 && M >= 64; }
-
-static ptrdiff_t FR(outer_size)(ptrdiff_t M, ptrdiff_t N, ptrdiff_t K) {
-    return (K < OUTER_BLOCK ? K : OUTER_BLOCK) * (4 * VL + (FR(outer_packs)(M, N) ? M : 0));
-}
-
-/* Where strip t of as many as there are begins, for 0 <= t <= strips; all have as many rows, or one less. */
-static FR_INLINE ptrdiff_t FR(strip)(ptrdiff_t t, ptrdiff_t strips, ptrdiff_t M) { return M * t / strips; }
-
-/* K steps of a strip; R is a constant in most calls, so that a step's numbers are copied together: all of a product of
- * large matrices 1.05 to 1.25 times as fast as number by number. */
-static FR_INLINE void FR(pack_strip)(REAL *to, const REAL *from, ptrdiff_t lda, ptrdiff_t K, const size_t R) {
-    for (ptrdiff_t k = 0; k < K; k++) memcpy(to + k * (ptrdiff_t)R, from + k * lda, R * sizeof(REAL));
-}
-
-static void FR(pack_strips)(REAL *packed, const REAL *a, ptrdiff_t lda, ptrdiff_t strips, ptrdiff_t M, ptrdiff_t K) {
-    /* 16 steps at a time, so that the lines of a that two strips share are still in the L1 cache. */
-    for (ptrdiff_t k0 = 0; k0 < K; k0 += 16) {
-        const ptrdiff_t n = K - k0 < 16 ? K - k0 : 16;
-        for (ptrdiff_t t = 0; t < strips; t++) {
-            const ptrdiff_t m = FR(strip)(t, strips, M), R = FR(strip)(t + 1, strips, M) - m;
-            REAL *to = packed + m * K + k0 * R;
-            const REAL *from = a + k0 * lda + m;
-            switch (R) {
-            case 3: FR(pack_strip)(to, from, lda, n, 3); break;
-            case 4: FR(pack_strip)(to, from, lda, n, 4); break;
-            case 5: FR(pack_strip)(to, from, lda, n, 5); break;
-            case 6: FR(pack_strip)(to, from, lda, n, 6); break;
-            default: FR(pack_strip)(to, from, lda, n, (size_t)R);
-            }
-        }
-    }
-}
-
-/* The same for so few rows of a and b that writing c is what takes time: row by row. By tiles, K=1 took 4 times as long, K=8
- * 2.4 times (AVX2, up to 1 MB of c; 4 MB 2 and 1.4 times). */
-static FR_INLINE void FR(outer_rows)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb,
-                                     ptrdiff_t M, ptrdiff_t N, const int K, int add) {
-    for (ptrdiff_t m = 0; m < M; m++) {
-        vec x[FEW_ROWS];
-        REAL *row = c + m * ldc;
-        FR_UNROLL for (int k = 0; k < K; k++) x[k] = FR(splat)(a[k * lda + m]);
-        OVER(N, vec sum = FR(splat)(0); FR_UNROLL for (int k = 0; k < K; k++) sum += FR(load)(b + k * ldb + j, n) * x[k];
-             FR(store)(row + j, add ? FR(load)(row + j, n) + sum : sum, n););
-    }
-}
-
-static void FR(outer_of_few)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb,
-                             ptrdiff_t M, ptrdiff_t N, ptrdiff_t K, int add) {
-#define OF_ROWS(K)                                                                                                     \
-    case K: FR(outer_rows)(c, ldc, a, lda, b, ldb, M, N, K, add); break;
-    switch (K) { OF_ROWS(0) OF_ROWS(1) OF_ROWS(2) OF_ROWS(3) OF_ROWS(4) OF_ROWS(5) OF_ROWS(6) OF_ROWS(7) OF_ROWS(8) }
-#undef OF_ROWS
-}
-
-static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *b, ptrdiff_t ldb, ptrdiff_t M,
-                      ptrdiff_t N, ptrdiff_t K, int add, REAL *scratch) {
-    const int packs = FR(outer_packs)(M, N);
-    if (K <= FEW_ROWS) {
-        FR(outer_of_few)(c, ldc, a, lda, b, ldb, M, N, K, add);
-        return;
-    }
-    REAL *panel = scratch; /* aligned, for its loads; the strips come after it */
-    ptrdiff_t k = 0;
-    do {
-        const ptrdiff_t n = K - k < OUTER_BLOCK ? K - k : OUTER_BLOCK;
-        const int adds = add || k > 0;
-        const REAL *from = a + k * lda;
-        REAL *strips = scratch + n * 4 * VL;
-        ptrdiff_t packed_for = 0; /* how many strips there are */
-        for (ptrdiff_t first = 0; first < N;) {
-            /* Strips have the rows of a tile of so many vectors, and no tile of more has as many. */
-            const ptrdiff_t NV = FR(panel_vectors)(N - first), widest = packs ? TOGETHER(4) : NV;
-            const ptrdiff_t most = FR(tile_rows)[widest - 1], tiles = (M + most - 1) / most;
-            const REAL *w = b + k * ldb + first;
-            ptrdiff_t ldw = ldb, half = 2 * VL;
-            if (packs && !packed_for) FR(pack_strips)(strips, from, lda, packed_for = tiles, M, n);
-            if (packs || N - first < NV * VL) { /* where it ends within a vector there may be no memory behind b */
-                FR(pack)(panel, w, 1, ldb, n, N - first < 4 * VL ? N - first : 4 * VL);
-                w = panel, ldw = LDW(NV), half = HALF(NV, n);
-            }
-            for (ptrdiff_t v = 0; v < NV; v += widest) {
-                const ptrdiff_t width = NV - v < widest ? NV - v : widest;
-                const ptrdiff_t lanes = v + width < NV ? VL : FR(last_lanes)(N - first, NV);
-                for (ptrdiff_t t = 0; t < tiles; t++) {
-                    const ptrdiff_t m = FR(strip)(t, tiles, M), R = FR(strip)(t + 1, tiles, M) - m;
-                    const FR(outer_t) tile = FR(outer_of)[width - 1][R - 1];
-                    REAL *to = c + m * ldc + first + v * VL;
-                    if (packs)
-                        tile(to, ldc, lanes, strips + m * n, R, w + (v ? half : 0), ldw, half, n, adds);
-                    else
-                        tile(to, ldc, lanes, from + m, lda, w, ldw, half, n, adds);
-                }
-            }
-            first += NV * VL;
-        }
-        k += OUTER_BLOCK;
-    } while (k < K);
-}
-
-/* In blocks, as everything is summed here. */
-static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptrdiff_t N, int add) {
-    for (ptrdiff_t j = 0; j < N; j += VL) {
-        const ptrdiff_t n = N - j < VL ? N - j : VL;
-        vec total = FR(splat)(0);
-        for (ptrdiff_t k = 0; k < K;) {
-            const ptrdiff_t end = K - k > K_BLOCK ? k + K_BLOCK : K;
-            vec sum = FR(load)(a + k * lda + j, n);
-            for (k++; k < end; k++) sum += FR(load)(a + k * lda + j, n);
-            total += sum;
-        }
-        FR(store)(y + j, add ? FR(load)(y + j, n) + total : total, n);
-    }
-}
-
-#undef at_once
-#undef K_BLOCK
-#undef ADD
-#undef GO_ON
-#undef DEPTH
-#undef OUTER_BLOCK
-#undef TILE_ROWS
-#undef ROWS
-#undef GIVEN
-#undef TILE
-#undef TILES
-#undef PAIR
-#undef LINE
-#undef ROWS_AHEAD
-#undef FEW_ROWS
-#undef PREFETCH
-#undef PREFETCH_TO_WRITE
-#undef WEIGHTS
-#undef EACH_SUM
-#undef ROW_OF
