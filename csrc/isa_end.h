@@ -11,6 +11,9 @@
 #undef LOW
 #undef HIGH
 #undef OVER
+#undef SWAP_LOW
+#undef SWAP_HIGH
+#undef SHUFFLE
 #undef ZIP_LOW
 #undef ZIP_HIGH
 #undef vec

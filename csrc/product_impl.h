@@ -23,8 +23,9 @@
  *    there are no more: weights are read half as often, in one stream, and 16 KB of them serve K=256. On a Zen 3 (AVX2,
  *    32 KB of L1, 104 GF/s), rows of 4 vectors by 3, and these: (32,256)(256,1024) 75 and 85 GF/s, (400,512)(512,2048)
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
- * G: Weights whose columns lie along memory are transposed VL by VL in registers, in log2(VL) rounds that each put two
- *    vectors' lanes side by side: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us on a Zen 3, against number by number.
+ * G: Weights whose columns lie along memory are transposed VL by VL in registers: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us
+ *    on a Zen 3, against number by number. What of their columns comes next is asked for, for no two of a square's lie in one
+ *    page: (1024,4096) 1.2 times as fast with AVX-512 and 1.3 with AVX2, (2048,8192) 1.25 and 1.35 (Zen 4).
  * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only
  *    tile, which has a line to ask for with each step. What counts is how few instructions they are: a core that others
  *    use too has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of
@@ -41,13 +42,15 @@
  *    takes 4 cycles and two can start in each; and a tile is 64 instructions before its first. (16)(16,128) 2.6 times as
  *    fast, (50)(50,200) 1.8, (64)(64,256) 1.5, (128)(128,512) 1.2, from the L3 cache 1.05 (Zen 3). Its steps written out 8 a
  *    turn, or 32 blocks of a step before their units for 16, make no difference.
+ * L: Of one row with weights as in G, used once, no square is stored but multiplied at once, against packed first (Zen 4, AVX-512
+ *    and AVX2): (128,512) 1.6 and 1.3 times as fast, (512,2048) 1.65 and 1.2, (1024,4096) 1.9 and 2.6, (2048,8192) 2.9 and 3.9.
  */
 #define K_BLOCK 64
 #define MAX_ROWS 8
 #define ADD 1
 #define GO_ON 2 /* see I */
 #define DEPTH 1024
-#define PACKED_AT_ONCE 64
+#define PACKED_AT_ONCE 128
 #define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
 #define ROWS_OF_SUMS 64
 #define LINE (64 / (ptrdiff_t)sizeof(REAL))
@@ -252,15 +255,12 @@ static FR_INLINE void FR(pack_columns)(REAL *to, ptrdiff_t width, const REAL *co
     ptrdiff_t k = k0;
 #if VL > 1
     for (; k + VL <= k1; k += VL) {
-        vec v[VL], t[VL];
-        FR_UNROLL_ALL for (int l = 0; l < VL; l++) v[l] = FR(load)(from[l] + k, VL);
-        FR_UNROLL for (int half = 1; half < VL; half *= 2) {
-            FR_UNROLL_ALL for (int l = 0; l < VL / 2; l++) {
-                t[2 * l] = ZIP_LOW(v[l], v[l + VL / 2]);
-                t[2 * l + 1] = ZIP_HIGH(v[l], v[l + VL / 2]);
-            }
-            FR_UNROLL_ALL for (int l = 0; l < VL; l++) v[l] = t[l];
+        vec v[VL];
+        FR_UNROLL_ALL for (int l = 0; l < VL; l++) {
+            v[l] = FR(load)(from[l] + k, VL);
+            PREFETCH(from[l] + k + PACKED_AT_ONCE);
         }
+        FR(transpose)(v);
         FR_UNROLL_ALL for (int l = 0; l < VL; l++) FR(store)(to + (k + l) * width, v[l], VL);
     }
 #endif
@@ -451,6 +451,42 @@ static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t st
         }
 }
 
+#if VL > 1
+/* One row, and columns that lie along memory; see L. */
+static void FR(multiply_across)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t column, ptrdiff_t K, ptrdiff_t N,
+                                int add) {
+    const ptrdiff_t chain = FR(chain)(K);
+    for (ptrdiff_t j = 0; j < N; j += VL) {
+        const ptrdiff_t lanes = FR(last_lanes)(N - j, 1);
+        const REAL *from[VL];
+        for (ptrdiff_t l = 0; l < VL; l++) from[l] = w + (j + (l < lanes ? l : 0)) * column;
+        vec total = FR(splat)((REAL)-0.0), v[VL]; /* a sum of -0 stays one */
+        ptrdiff_t k = 0;
+        do {
+            const ptrdiff_t end = K - k > chain ? k + chain : K;
+            vec sum = FR(splat)(0);
+            for (; k + VL <= end; k += VL) {
+                FR_UNROLL_ALL for (int l = 0; l < VL; l++) {
+                    v[l] = FR(load)(from[l] + k, VL);
+                    PREFETCH(from[l] + k + VL * column); /* of the next columns */
+                }
+                FR(transpose)(v);
+                FR_UNROLL_ALL for (int l = 0; l < VL; l++) sum += v[l] * FR(splat)(a[k + l]);
+            }
+            if (k < end) {
+                const ptrdiff_t n = end - k;
+                FR_UNROLL_ALL for (int l = 0; l < VL; l++) v[l] = FR(load)(from[l] + k, n);
+                FR(transpose)(v);
+                for (ptrdiff_t l = 0; l < n; l++) sum += v[l] * FR(splat)(a[k + l]);
+                k = end;
+            }
+            total = sum + total;
+        } while (k < K);
+        FR(store)(c + j, add ? FR(load)(c + j, lanes) + total : total, lanes);
+    }
+}
+#endif
+
 static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *w, ptrdiff_t column,
                               ptrdiff_t step, ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, REAL *scratch) {
     if (M == 1 && column == 1 && K && N % VL == 0 && (!add || N <= 64 * K)) {
@@ -459,6 +495,12 @@ static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
         for (ptrdiff_t j = 0; add && j < N; j++) c[j] += to[j];
         return;
     }
+#if VL > 1
+    if (M == 1 && step == 1 && K) {
+        FR(multiply_across)(c, a, w, column, K, N, add);
+        return;
+    }
+#endif
     const ptrdiff_t depth = add ? K : FR(depth)(M, K);
     ptrdiff_t k = 0;
     do { /* I */

@@ -3,7 +3,7 @@
  * In:  REAL, INT (the unsigned integer of REAL's width), VL (lanes; 1 means plain scalars), FR(name) (adds a suffix).
  *      Optional, where the instruction set has something better than the portable form below, each measured:
  *      V_LOAD_PART, V_STORE_PART, V_MIN, V_MAX.
- * Out: vec, ivec, ZIP_LOW, ZIP_HIGH, OVER, and the inline functions load, store, splat, bits, from_bits, vmin, vmax.
+ * Out: vec, ivec, OVER, and the inline functions load, store, splat, bits, from_bits, transpose, vmin, vmax.
  */
 #if VL > 1
 typedef REAL FR(vec) __attribute__((vector_size(VL * sizeof(REAL))));
@@ -64,8 +64,19 @@ static FR_INLINE vec FR(splat)(REAL a) {
 #endif
 }
 
-/* The lanes of the lower (higher) halves of a and b side by side: a0 b0 a1 b1 .. */
-#if VL == 2
+/* The lanes of the lower (higher) halves of a and b side by side: a0 b0 a1 b1 .. With 32-byte vectors it is the halves of each
+ * 16 bytes, one instruction instead of two, and there is SWAP: those of a, then those of b. */
+#if VL * REAL_BITS == 256 && REAL_BITS == 32
+#define LOW 0, 8, 1, 9, 4, 12, 5, 13
+#define HIGH 2, 10, 3, 11, 6, 14, 7, 15
+#define SWAP_LOW(a, b) SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11)
+#define SWAP_HIGH(a, b) SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15)
+#elif VL * REAL_BITS == 256
+#define LOW 0, 4, 2, 6
+#define HIGH 1, 5, 3, 7
+#define SWAP_LOW(a, b) SHUFFLE(a, b, 0, 1, 4, 5)
+#define SWAP_HIGH(a, b) SHUFFLE(a, b, 2, 3, 6, 7)
+#elif VL == 2
 #define LOW 0, 2
 #define HIGH 1, 3
 #elif VL == 4
@@ -79,11 +90,36 @@ static FR_INLINE vec FR(splat)(REAL a) {
 #define HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #endif
 #ifdef __clang__
-#define ZIP_LOW(a, b) __builtin_shufflevector(a, b, LOW)
-#define ZIP_HIGH(a, b) __builtin_shufflevector(a, b, HIGH)
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-#define ZIP_LOW(a, b) __builtin_shuffle(a, b, (ivec){LOW})
-#define ZIP_HIGH(a, b) __builtin_shuffle(a, b, (ivec){HIGH})
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (ivec){__VA_ARGS__})
+#endif
+#define ZIP_LOW(a, b) SHUFFLE(a, b, LOW)
+#define ZIP_HIGH(a, b) SHUFFLE(a, b, HIGH)
+
+#if VL > 1
+/* Rows of a square become its columns, in log2(VL) rounds of two vectors each. */
+static FR_INLINE void FR(transpose)(vec *v) {
+    vec t[VL];
+#ifdef SWAP_LOW
+    enum { PART = VL / 2 };
+    FR_UNROLL for (int l = 0; l < PART; l++) {
+        t[l] = SWAP_LOW(v[l], v[l + PART]);
+        t[l + PART] = SWAP_HIGH(v[l], v[l + PART]);
+    }
+    FR_UNROLL for (int l = 0; l < VL; l++) v[l] = t[l];
+#else
+    enum { PART = VL };
+#endif
+    FR_UNROLL for (int done = 1; done < PART; done *= 2) {
+        FR_UNROLL for (int first = 0; first < VL; first += PART)
+            FR_UNROLL for (int l = 0; l < PART / 2; l++) {
+                t[first + 2 * l] = ZIP_LOW(v[first + l], v[first + l + PART / 2]);
+                t[first + 2 * l + 1] = ZIP_HIGH(v[first + l], v[first + l + PART / 2]);
+            }
+        FR_UNROLL_ALL for (int l = 0; l < VL; l++) v[l] = t[l];
+    }
+}
 #endif
 
 /* The smaller (larger) of x and a bound; x itself when x is NaN, so that a NaN is never clamped away. */

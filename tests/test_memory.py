@@ -97,10 +97,10 @@ def test_a_freed_block_is_used_again():
 
 def test_sizes_that_nobody_asks_for_make_room():
     """What came first filled the pool, and nothing of another size was ever kept."""
-    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
+    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 4_000_000, 40_000)]
     del held
     full = memory.kept_memory()
-    size = 7 * 2**20  # an eighth and more of what is kept
+    size = memory.KEEP_BYTES * 7 // 64
     assert full > memory.KEEP_BYTES - 2 * size
     blocks = []
     for _ in range(1000):
@@ -123,7 +123,7 @@ def test_what_is_not_kept_takes_no_room(what):
 
     forget_all_others()
     some(32)
-    [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
+    [memory.empty((size,), FLOAT64) for size in range(10_000, 4_000_000, 40_000)]
     forget_all_others()
     kept = memory.kept_memory()
     if what == "larger than all that is kept":
@@ -156,7 +156,7 @@ def test_a_block_in_a_garbage_cycle_is_given_back():
 
 
 def test_what_is_kept_is_bounded():
-    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 1_500_000, 20_000)]
+    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 4_000_000, 40_000)]
     assert sum(a.nbytes for a in held) > 5 * memory.KEEP_BYTES
     del held
     assert 0 < memory.kept_memory() <= memory.KEEP_BYTES
