@@ -24,8 +24,8 @@
  *    32 KB of L1, 104 GF/s), rows of 4 vectors by 3, and these: (32,256)(256,1024) 75 and 85 GF/s, (400,512)(512,2048)
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us
- *    on a Zen 3, against number by number. What of their columns comes next is asked for, for no two of a square's lie in one
- *    page: (1024,4096) 1.2 times as fast with AVX-512 and 1.3 with AVX2, (2048,8192) 1.25 and 1.35 (Zen 4).
+ *    on a Zen 3, against number by number. What of their columns comes next is asked for, as each may lie in a page of its
+ *    own: (1024,4096) 1.2 times as fast with AVX-512 and 1.3 with AVX2, (2048,8192) 1.25 and 1.35 (Zen 4).
  * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only
  *    tile, which has a line to ask for with each step. What counts is how few instructions they are: a core that others
  *    use too has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of

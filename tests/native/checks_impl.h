@@ -91,9 +91,9 @@ static void FR(check)(const KERNELS *kernels) {
           (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(H, ldt, K), 64 * K, packed, SPAN(B, ldc, H)),
           GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], H, ldt, K);
           memcpy(x[5], x[0], (size_t)lengths[0] * sizeof **x);
-          k->multiply_once(x[0], ldc, x[1], lda, x[2], ldt, 1, B, K, H, B % 2, x[3]);
+          k->multiply_once(x[0], ldc, x[1], lda, x[2], ldt, 1, B, K, H, K % 2, x[3]);
           k->pack(x[4], x[2], ldt, 1, K, H);
-          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, B % 2, 1, 0, 0);
+          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, K % 2, 1, 0, 0);
           SAME_BITS(x[0], x[5], lengths[0]);
           BLANK(x[3], 0, 64 * K); BLANK(x[4], 0, packed));
     CHECK("sum_rows", (H, SPAN(K, ldw, H)), GAPS(x[1], K, ldw, H); k->sum_rows(x[0], x[1], ldw, K, H, B % 2));
