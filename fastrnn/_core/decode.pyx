@@ -122,6 +122,9 @@ cdef Py_ssize_t draw(const Choice* how, const fr_kernels* kernels, const real* x
         total += p[i]
         if total > reach:
             return i
+    for i in range(how.V - 1, -1, -1):  # u is next to 1, and the total above was rounded up
+        if p[i] > 0:
+            return i
     return best
 
 
