@@ -93,10 +93,13 @@ class Cache:
     __slots__ = ("_gates", "_kept", "cell", "engine", "y")
 
     def __init__(self, cell: str, engine: str, y: np.ndarray, *kept: Any, gates: Callable[[], dict[str, np.ndarray]]):
-        y.flags.writeable = False
+        self._keep(cell, engine, y, kept)
+        self._gates: Callable[[], dict[str, np.ndarray]] | None = gates
+
+    def _keep(self, cell: str, engine: str, y: np.ndarray, kept: tuple) -> None:
+        y.setflags(False)  # write
         self.cell, self.engine, self.y = cell, engine, y
         self._kept = [kept]  # of two threads, or of a copy of this cache, one can take it out
-        self._gates: Callable[[], dict[str, np.ndarray]] | None = gates
 
     def __repr__(self) -> str:
         state = "used" if self.used else "unused"
@@ -123,10 +126,14 @@ class Cache:
         ValueError
             For a cache that is used.
         """
-        gates = self._gates
-        if gates is None or self.used:
+        shown = None if (kept := self.peek()) is None else self._show(*kept)
+        if shown is None:
             raise ValueError("cache: it has been used by a backward pass already, which leaves no gates to show")
-        return gates()
+        return shown
+
+    def _show(self, *kept: Any) -> dict[str, np.ndarray] | None:
+        gates = self._gates  # another thread may take it
+        return None if gates is None else gates()
 
     def peek(self) -> tuple | None:
         """What is kept, which stays here; None once it is used."""

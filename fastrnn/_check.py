@@ -5,6 +5,7 @@ Every message starts with the argument's name, then says what came and what was 
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -215,10 +216,13 @@ def step_gradients(cache: Cache, dc: Any) -> np.ndarray | None:
     return None if dc is None else shaped("dc", dc, cache.y.dtype, "(T, B, H)", shape, like="y")
 
 
+_all_of = functools.cache(frozenset)
+
+
 def needed(need: Any, names: tuple[str, ...]) -> frozenset[str]:
     """The gradients that are asked for; None is all."""
     if need is None:
-        return frozenset(names)
+        return _all_of(names)
     if isinstance(need, str):
         need = (need,)
     try:

@@ -17,18 +17,15 @@ from fastrnn._core cimport back
 from fastrnn._core.cell cimport Cell, Loop
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_GRU_UPDATE, FR_RNN_TANH, find_table,
                                     fr_kernels, fr_step, kernels_of)
-from fastrnn._core.matrix cimport Matrix, Multiplication, Outer
-from fastrnn._core.memory cimport Block, room
-from fastrnn._core.plan cimport Plan
+from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer, address
+from fastrnn._core.memory cimport SMALLEST, Block, room
+from fastrnn._core.plan cimport Plan, dense_plan
 from fastrnn._core.stack cimport take
 from fastrnn._core.team cimport flush, restore
 
 from fastrnn._core.cell import KINDS
-from fastrnn._core.memory import SMALLEST as KEPT_FROM
 
-cdef:
-    object ndarray = np.ndarray, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
-    Py_ssize_t SMALLEST = KEPT_FROM
+cdef object ndarray = np.ndarray, empty = np.empty, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
     WORTH_ASKING = 1000000      # multiplications; see _sharing.py
@@ -129,30 +126,37 @@ cdef class Pass:
 
     cdef array(self, tuple shape, Py_ssize_t nbytes):
         """An array for a result."""
-        return ndarray(shape, self.dtype, room(nbytes)) if nbytes >= SMALLEST else ndarray(shape, self.dtype)
-
-    cdef char* start(self, array):
-        """Where an array of `array` begins."""
-        cdef Py_buffer view
-        take(&view, array, self.item, array.ndim, True)
-        PyBuffer_Release(&view)
-        return <char*>view.buf
+        return ndarray(shape, self.dtype, room(nbytes)) if nbytes >= SMALLEST else empty(shape, self.dtype)
 
     cdef multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
                   bint transposed):
         """c = a (rows,k) W', or with `transposed` a (rows,n) W, for W (n,k), which is read once."""
         cdef:
             Py_ssize_t m = self.T * self.B
-            Multiplication job = Multiplication.__new__(Multiplication)
-            int members = 1
-            long patience = 0
-        if m * n * k >= WORTH_ASKING:
-            how = self.sharing.independent(m * n * k, m // self.sharing.ROWS)
-            members, patience = how.members, how.patience
+            Multiplication job
+        if m * n * k < WORTH_ASKING:
+            self.multiply_alone(c, a, lda, w, m, n, k, transposed)
+            return
+        how = self.sharing.independent(m * n * k, m // self.sharing.ROWS)
+        job = Multiplication.__new__(Multiplication)
         job.w = Matrix.__new__(Matrix)
-        job.w.set(self, w, n, k, self.dtype, self.kernels, transposed, members)
+        job.w.set(self, w, n, k, self.dtype, self.kernels, transposed, how.members)
         job.c, job.ldc, job.a, job.lda, job.m = c, job.w.N, a, lda, m
-        job.go(members, patience)
+        job.go(how.members, how.patience)
+
+    cdef multiply_alone(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t m, Py_ssize_t n,
+                        Py_ssize_t k, bint transposed):
+        """The same without what threads have in common, which small products would wait for."""
+        cdef:
+            Block scratch = room(COLUMNS * self.item * (n if transposed else k))
+            unsigned long long mode
+        with nogil:
+            mode = flush()
+            if transposed:
+                self.kernels.multiply_once(c, k, a, lda, w, 1, k, m, n, k, False, scratch.data)
+            else:
+                self.kernels.multiply_once(c, n, a, lda, w, k, 1, m, k, n, False, scratch.data)
+            restore(mode)
 
     cdef loop_sharing(self):
         """How threads share the time loop; of a single step, whose weights are not packed, they do not."""
@@ -174,7 +178,7 @@ cdef class Pass:
             bint lstm = self.kind == FR_LSTM, rnn = self.kind in (FR_RNN_TANH, FR_RNN_RELU)
             char* begin
             char* bias
-        self.plan = Plan(self.T, self.B, None, reverse)
+        self.plan = dense_plan(self.T, self.B, reverse)
         self.states = room(state + size)
         self.h, begin = self.states.data + (0 if reverse else state), self.states.data + (size if reverse else 0)
         # gates | c0, c | extra | bias
@@ -193,7 +197,7 @@ cdef class Pass:
         else:
             self.steps(begin, bias)
         y = ndarray((self.T, self.B, H), self.dtype, self.states, self.h - self.states.data)
-        return (y, *[self.last(self.h), *([self.last(self.c)] if lstm else [])])
+        return (self, y, self.last(self.h), self.last(self.c)) if lstm else (self, y, self.last(self.h))
 
     cdef steps(self, char* begin, const char* bias):
         """The time loop."""
@@ -235,7 +239,7 @@ cdef class Pass:
         """A copy of the last step's rows (B,H)."""
         cdef Py_ssize_t state = self.B * self.H * self.item
         result = self.array((self.B, self.H), state)
-        memcpy(self.start(result), rows + self.plan.row(self.T - 1) * self.H * self.item, state)
+        memcpy(<char*>address(result), rows + self.plan.row(self.T - 1) * self.H * self.item, state)
         return result
 
     def show(self):
@@ -271,9 +275,9 @@ cdef class Pass:
             of_y = zeros.data
         else:
             of_y = self.plain(dy, 3, self.T, self.B, H)
-        if of_y == NULL or not self.copy_state(self.start(dh), dh_n):
+        if of_y == NULL or not self.copy_state(<char*>address(dh), dh_n):
             return None
-        if lstm and not self.copy_state(self.start(dc), dc_n):
+        if lstm and not self.copy_state(<char*>address(dc), dc_n):
             return None
         if dcs is not None:
             of_c = self.plain(dcs, 3, self.T, self.B, H)
@@ -282,12 +286,12 @@ cdef class Pass:
         take()
         sharing = self.loop_sharing()
         if lstm:
-            loop = self.lstm_loop(self.start(dc), of_c, sharing.by_units)
+            loop = self.lstm_loop(<char*>address(dc), of_c, sharing.by_units)
         elif self.gates == self.h:
             loop = self.rnn_loop(sharing.by_units)
         else:
             loop = self.gru_loop(sharing.by_units)
-        loop.set(self.kernels, self.plan, 0, self.T, H, self.item, self.start(dh), of_y)
+        loop.set(self.kernels, self.plan, 0, self.T, H, self.item, <char*>address(dh), of_y)
         loop.go(sharing)
         return self.gradients(loop.gates, dh, dc, need)
 
@@ -336,24 +340,24 @@ cdef class Pass:
                 n_times = self.extra
         if "x" in need:
             dx = self.array((self.T, self.B, I), rows * I * item)
-            self.multiply(self.start(dx), dgates, G, self.w_ih, G, I, True)
+            self.multiply(<char*>address(dx), dgates, G, self.w_ih, G, I, True)
         if "w_ih" in need:
             dw_ih = self.array((G, I), G * I * item)
-            self.outer(sums, self.start(dw_ih), dgates, G, G, self.x, I)
+            self.outer(sums, <char*>address(dw_ih), dgates, G, G, self.x, I)
         if "w_hh" in need:
             dw_hh = self.array((G, H), G * H * item)
-            target = self.start(dw_hh)
+            target = <char*>address(dw_hh)
             self.outer(sums, target, dgates, G, 2 * H if gru else G, previous, H)
             if gru:
                 self.outer(sums, target + 2 * H * H * item, dn, ldn, H, n_times, H)
         if self.has_b_ih and "b_ih" in need:
             db_ih = self.array((G,), G * item)
-            self.sum(sums, self.start(db_ih), dgates, G, G)
+            self.sum(sums, <char*>address(db_ih), dgates, G, G)
         if self.has_b_hh and "b_hh" in need:
             db_hh = self.array((G,), G * item)
-            target = self.start(db_hh)
+            target = <char*>address(db_hh)
             if db_ih is not None and self.kind != FR_GRU:
-                memcpy(target, self.start(db_ih), G * item)
+                memcpy(target, <char*>address(db_ih), G * item)
             else:
                 self.sum(sums, target, dgates, G, 2 * H if gru else G)
                 if gru:
@@ -426,5 +430,4 @@ def forward(str isa, str kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh, bint reverse, 
     if not save and it.T * it.B * it.gates_width * it.item > BLOCK_BYTES:
         return None
     it.sharing = sharing
-    results = it.forward(h0, c0, b_ih, b_hh, reverse)
-    return None if results is None else (it, *results)
+    return it.forward(h0, c0, b_ih, b_hh, reverse)

@@ -7,6 +7,10 @@ cdef enum:
     PER_CLASS = 32
 
 
+cpdef enum:
+    SMALLEST = 65536    # bytes; what is below, malloc itself keeps and reuses
+
+
 cdef class Pool:
     cdef size_t keep_bytes, kept_bytes
     cdef void* kept[CLASSES][PER_CLASS]
@@ -30,7 +34,13 @@ cdef class Block:
     cdef Py_ssize_t nbytes
     cdef size_t size
     cdef int size_class
+    cdef bint kept
+
+    cdef set(self, Py_ssize_t nbytes, Pool pool)
 
 
 # A block of the workspace in use.
 cdef Block room(Py_ssize_t nbytes)
+
+# As `numpy.empty`, from kept memory where the array is large.
+cpdef empty(shape, dtype)

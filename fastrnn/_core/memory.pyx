@@ -10,12 +10,11 @@ begin at 64-byte boundaries; large ones ask for huge pages, where the system has
 """
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
+from cpython.contextvars cimport get_value
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
 from contextvars import ContextVar
-from math import prod
-
 import numpy as np
 
 cdef extern from *:
@@ -37,7 +36,8 @@ cdef enum:
     HUGE = 2 * 1024 * 1024
     FORGOTTEN = 4096  # a training step takes some ten blocks a layer
 
-SMALLEST = 64 * 1024        # below this, malloc itself keeps and reuses
+cdef object np_empty = np.empty, ndarray = np.ndarray
+
 KEEP_BYTES = 256 * 1024 * 1024
 MAX_BYTES = 2**47           # more than a process can address
 
@@ -175,11 +175,17 @@ cdef size_t size_of(int size_class) noexcept nogil:
 cdef class Block:
     """A piece of memory under one or more arrays."""
 
-    def __cinit__(self, Py_ssize_t nbytes, Pool pool not None):
+    def __init__(self, Py_ssize_t nbytes, Pool pool not None):
+        self.set(nbytes, pool)
+
+    cdef set(self, Py_ssize_t nbytes, Pool pool):
         self.nbytes, self.pool = nbytes, pool
-        # Below 5 bytes there would be no class; a line of the cache is the least.
-        self.size = round_up(max(nbytes, ALIGNMENT), &self.size_class)
-        self.raw = pool.take(self.size_class, self.size)
+        self.size = nbytes
+        self.kept = nbytes >= SMALLEST or pool is not of_process
+        if self.kept:
+            # Below 5 bytes there would be no class; a line of the cache is the least.
+            self.size = round_up(max(nbytes, ALIGNMENT), &self.size_class)
+            self.raw = pool.take(self.size_class, self.size)
         cdef size_t boundary = ALIGNMENT if self.size < 2 * HUGE else HUGE
         if self.raw == NULL:
             self.raw = malloc(self.size + boundary)
@@ -190,7 +196,7 @@ cdef class Block:
         self.data = <char*>(<uintptr_t>self.raw + boundary - 1 & ~<uintptr_t>(boundary - 1))
 
     def __dealloc__(self):
-        if self.raw != NULL and not self.pool.keep(self.raw, self.size_class, self.size):
+        if self.raw != NULL and not (self.kept and self.pool.keep(self.raw, self.size_class, self.size)):
             free(self.raw)
 
     def __getbuffer__(self, Py_buffer* buffer, int flags):
@@ -198,15 +204,19 @@ cdef class Block:
 
 
 cdef Block room(Py_ssize_t nbytes):
-    return Block(max(1, nbytes), _active.get())
+    cdef Block block = Block.__new__(Block)
+    block.set(max(1, nbytes), get_value(_active))
+    return block
 
 
-def empty(shape, dtype):
+cpdef empty(shape, dtype):
     """As `numpy.empty`, from kept memory where the array is large."""
-    nbytes = prod(shape) * dtype.itemsize  # a Python int: it cannot overflow
+    cdef double nbytes = dtype.itemsize  # which cannot overflow
+    for n in shape:
+        nbytes *= n
     if nbytes < SMALLEST or nbytes > MAX_BYTES:  # NumPy says best what is too large
-        return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, Block(nbytes, _active.get()))
+        return np_empty(shape, dtype)
+    return ndarray(shape, dtype, room(<Py_ssize_t>nbytes))
 
 
 def kept_memory():

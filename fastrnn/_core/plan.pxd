@@ -1,3 +1,9 @@
+cimport cython
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(8)
 cdef class Plan:
     """The order in which a ragged batch is walked. See plan.pyx."""
     cdef readonly Py_ssize_t T, columns     # of the padded arrays
@@ -11,6 +17,7 @@ cdef class Plan:
     cdef Py_ssize_t[::1] gaps       # the places that no row comes from
     cdef object fresh               # of sorted sequences: whether they begin with zeros; None: none does
 
+    cdef void set_dense(self, Py_ssize_t T, Py_ssize_t B, bint reverse) noexcept
     cdef Py_ssize_t[::1] sort_by_length(self, Py_ssize_t[::1] columns, Py_ssize_t[::1] lengths)
     cdef void find_rows(self) noexcept nogil
     cdef void find_marked_rows(self, Py_ssize_t[::1] sequence, Py_ssize_t[::1] rank, Py_ssize_t[::1] seen) noexcept nogil
@@ -65,3 +72,7 @@ cdef class Plan:
                       Py_ssize_t k1) noexcept nogil
     cdef void last_rows(self, char* to, const char* rows, Py_ssize_t nbytes, Py_ssize_t stride, Py_ssize_t k0,
                         Py_ssize_t k1) noexcept nogil
+
+
+# That of dense sequences.
+cdef Plan dense_plan(Py_ssize_t T, Py_ssize_t B, bint reverse)

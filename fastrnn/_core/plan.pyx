@@ -11,6 +11,8 @@ recurrence is one matrix product over all of them. Step s reads and writes the r
 - With a mask the s-th row of a sequence is its s-th valid step. With resets each stretch between two of them is a
   sequence of its own that begins with zeros, so there are more of them, shorter, and the loops need not know.
 """
+cimport cython
+
 import numpy as np
 
 from libc.string cimport memcpy, memset
@@ -22,6 +24,9 @@ cdef enum:
     ROWS_AT_ONCE = 256  # whose part of a panel stays in the cache (OUTER_BLOCK of csrc/product_impl.h)
 
 
+@cython.final
+@cython.no_gc
+@cython.freelist(8)
 cdef class Plan:
     """
     Parameters
@@ -35,11 +40,9 @@ cdef class Plan:
     """
 
     def __init__(self, Py_ssize_t T, Py_ssize_t B, lengths=None, bint reverse=False, mask=None, reset=None):
-        self.T, self.columns, self.B, self.reverse = T, B, B, reverse
+        self.set_dense(T, B, reverse)
         self.ragged = lengths is not None or mask is not None or reset is not None
         if not self.ragged:
-            self.steps = T if B else 0
-            self.rows = T * B
             return
         lengths = np.full(B, T, dtype=np.intp) if lengths is None else np.ascontiguousarray(lengths, dtype=np.intp)
         if mask is not None or reset is not None:
@@ -48,6 +51,10 @@ cdef class Plan:
         self.final = self.sort_by_length(np.arange(B, dtype=np.intp), lengths)
         with nogil:
             self.find_rows()
+
+    cdef void set_dense(self, Py_ssize_t T, Py_ssize_t B, bint reverse) noexcept:
+        self.T, self.columns, self.B, self.reverse = T, B, B, reverse
+        self.steps, self.rows = T if B else 0, T * B
 
     def follow_marks(self, Py_ssize_t[::1] ends, mask, reset):
         """Cut the columns into sequences at their resets, and count their valid steps."""
@@ -332,3 +339,9 @@ cdef class Plan:
             steps = self.lengths[k] if self.ragged else self.steps
             if steps:
                 memcpy(to + k * nbytes, rows + (self.row(steps - 1) + k) * stride, nbytes)
+
+
+cdef Plan dense_plan(Py_ssize_t T, Py_ssize_t B, bint reverse):
+    cdef Plan plan = Plan.__new__(Plan)
+    plan.set_dense(T, B, reverse)
+    return plan

@@ -7,6 +7,8 @@ What lies where in a pass: a layer reads a padded array (T,B,width) and fills an
 own columns. Dense sequences are worked on in place. Ragged ones are gathered into packed rows (plan.pyx) before a
 direction and scattered after it.
 """
+cimport cython
+
 import numpy as np
 
 from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -16,13 +18,11 @@ from libc.string cimport memcpy, memset
 from fastrnn._core.cell cimport Cell, Sequence, walk
 from fastrnn._core.kernels cimport FR_LSTM
 from fastrnn._core.matrix cimport Matrix, address, multiply_groups, multiply_part
-from fastrnn._core.plan cimport Plan
+from fastrnn._core.memory cimport SMALLEST, empty
+from fastrnn._core.plan cimport Plan, dense_plan
 from fastrnn._core.team cimport Work, await_, fr_barrier, fr_progress, meet, run, share, tell
 
-from fastrnn._core.memory import SMALLEST as KEPT_FROM, empty
-
-BYTE = np.dtype(np.uint8)
-cdef Py_ssize_t SMALLEST = KEPT_FROM
+cdef object BYTE = np.dtype(np.uint8), np_empty = np.empty
 
 cdef enum:
     MOST_LAYERS = 64        # that follow one another
@@ -94,7 +94,7 @@ cdef class Stack:
             layers' type and shape: nothing has been done then.
         """
         cdef:
-            _Pass job = _Pass()
+            _Pass job = _Pass.__new__(_Pass)
             Py_buffer view
             Py_ssize_t T, B
             int members = 1
@@ -115,9 +115,9 @@ cdef class Stack:
             if plans is not None:
                 job.ragged, (job.plan, job.plan_back) = True, plans
             else:
-                job.plan = Plan(T, B, None, False)
+                job.plan = dense_plan(T, B, False)
                 if self.D == 2:
-                    job.plan_back = Plan(T, B, None, True)
+                    job.plan_back = dense_plan(T, B, True)
             if T * B * self.weights >= WORTH_ASKING:
                 how = sharing(T, B)
                 members, patience, job.way = how.members, how.patience, WAYS[how.way]
@@ -145,13 +145,10 @@ cdef class Stack:
         cdef int k
         if state is not None and self.has_c and (type(state) is not tuple or len(state) != 2):
             return None
-        arrays = []
+        shape = self.L * self.D, B, self.H
+        arrays = (np_empty(shape, self.dtype), np_empty(shape, self.dtype)) if self.has_c else (np_empty(shape, self.dtype),)
         for k in range(2 if self.has_c else 1):
-            array = np.empty((self.L * self.D, B, self.H), self.dtype)
-            arrays.append(array)
-            take(&view, array, self.itemsize, 3, True)
-            job.states[k] = <char*>view.buf
-            PyBuffer_Release(&view)  # the array stays
+            job.states[k] = <char*>address(arrays[k])
             if state is None:
                 memset(job.states[k], 0, nbytes)
                 continue
@@ -164,7 +161,7 @@ cdef class Stack:
             PyBuffer_Release(&view)
             if not fits:
                 return None
-        return tuple(arrays)
+        return arrays
 
 
 cdef bint take(Py_buffer* view, array, Py_ssize_t itemsize, int ndim, bint writable):
@@ -206,6 +203,8 @@ cdef enum:
     FOLLOWING = 16              # blocks at least where layers follow one another
 
 
+@cython.final
+@cython.no_gc
 cdef class _Pass(Work):
     """
     One call of a stack.
@@ -236,7 +235,7 @@ cdef class _Pass(Work):
     cdef Py_ssize_t gates_size, state_size, packed_x_size, packed_h_size, between_size
     cdef fr_barrier barrier[2]  # of each direction
     cdef fr_barrier everybody
-    cdef fr_progress progress[MOST_LAYERS]
+    cdef fr_progress* progress  # of each layer, where they follow one another
 
     def __dealloc__(self):
         free(self.memory)
@@ -267,12 +266,17 @@ cdef class _Pass(Work):
         self.between_size = padded(self.T * self.B * stack.D * stack.H * item)
         size = self.groups * (self.gates_size + 2 * self.state_size + self.packed_x_size + self.packed_h_size)
         size += (stack.L - 1) * self.between_size
+        if self.way == LAYERS:
+            size += stack.L * sizeof(fr_progress)
         self.gates = self.scratch(size)
         self.extra = self.gates + self.groups * self.gates_size
         self.h0 = self.extra + self.groups * self.state_size
         self.packed_x = self.h0 + self.groups * self.state_size
         self.packed_h = self.packed_x + self.groups * self.packed_x_size
         self.between = self.packed_h + self.groups * self.packed_h_size
+        if self.way == LAYERS:
+            self.progress = <fr_progress*>(self.between + (stack.L - 1) * self.between_size)
+            memset(self.progress, 0, stack.L * sizeof(fr_progress))
 
     cdef char* scratch(self, Py_ssize_t size) except NULL:
         """Memory to be given back with this object: from malloc what it keeps itself, else what memory.pyx keeps."""
