@@ -32,7 +32,7 @@
 
 #define AWAKE 1000000L /* ns that a worker looks for the next job, see C */
 #define WAKING 50000L /* ns that one may take to wake up. A job that should not wait for that wakes the team only if it
-                         follows closely on another, for it is the next that will find it awake. */
+                         follows closely on others that took as long, for it is the next that will find it awake. */
 #define CALLING 20000L /* the same for parts that do not meet: who comes late, with cold caches, has to be of use yet */
 #define LOOKS 2000 /* 20 us */
 #define YIELDS 20
@@ -47,7 +47,8 @@ static struct {
     cpu_set_t cpus[FR_MOST_MEMBERS]; /* where each may be */
     char kept_away[FR_MOST_MEMBERS]; /* from one of them */
 #endif
-    long last; /* when the last job ended */
+    long last;  /* when the last job ended */
+    long alone; /* ns that jobs took which came one after another and found it asleep */
     pthread_mutex_t lock;
     pthread_cond_t wake;
     /* On lines of their own: each is watched by some while others are written. */
@@ -178,10 +179,16 @@ static int take_team(fr_work work, void *job, int wanted, long patience, long wa
         work(job, 0, 1);
         return 0;
     }
-    if (patience < waking && now() - team.last > AWAKE && (team.workers == 0 || GET(team.sleeping))) {
-        work(job, 0, 1);
-        leave_team();
-        return 0;
+    if (patience < waking && (team.workers == 0 || GET(team.sleeping))) {
+        const long start = now();
+        if (start - team.last > AWAKE) team.alone = 0;
+        if (team.alone < WAKING) {
+            work(job, 0, 1);
+            team.alone += now() - start;
+            leave_team();
+            return 0;
+        }
+        team.alone = 0;
     }
     if (team.workers < wanted - 1) hire(wanted - 1);
     return 1;

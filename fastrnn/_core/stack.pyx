@@ -194,7 +194,7 @@ cdef enum Way:
 WAYS = {"rows": ROWS, "units": UNITS, "directions": DIRECTIONS, "layers": LAYERS}
 
 cdef enum:
-    WORTH_ASKING = 1000000      # multiplications; see _sharing.py
+    WORTH_ASKING = 300000       # multiplications; see _sharing.py
     # Gates made at a time: so many bytes, from 128 KB to 2 MB it makes no difference, or as many as the input weights
     # have. Those are read once for each block, and large ones drive the recurrent ones out of the cache: with a block
     # for each step an LSTM of T=25, B=32, I=H=1024 took 72 ms, with one block 65.
