@@ -153,11 +153,12 @@ typedef struct {
          * packed is best aligned to 64 bytes. */                                                                      \
         void (*pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N);         \
         /* c (M,N) = a (M,K) w, or c += with `add`; w (K,N) is packed, row strides ldc, lda. For so many groups of M   \
-         * rows, each beginning `distance` rows of a after the one before; in c they follow one another. From the last \
-         * columns to the first if `backwards`: whoever multiplies again and again with large weights uses what the    \
-         * caches kept of them. */                                                                                     \
+         * rows, each beginning `from` rows of a and `to` rows of c after the one before. From the last columns to the \
+         * first if `backwards`: whoever multiplies again and again with large weights uses what the caches kept of    \
+         * them. */                                                                                                    \
         void (*multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,        \
-                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards);      \
+                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t from, ptrdiff_t to,            \
+                         int backwards);                                                                               \
         /* The same with weights as they lie, see `pack`, for those that are used once. scratch has room for 64 K      \
          * numbers. */                                                                                                 \
         void (*multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *w, ptrdiff_t column,   \

@@ -395,8 +395,8 @@ static void FR(multiply_one)(REAL *c, const REAL *a, const REAL *packed, ptrdiff
 
 /* As `multiply` in fastrnn.h, with chains as they are for so many steps of which these are some. */
 static void FR(multiply_some)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
-                              ptrdiff_t K, ptrdiff_t N, ptrdiff_t steps, int add, ptrdiff_t groups, ptrdiff_t distance,
-                              int backwards) {
+                              ptrdiff_t K, ptrdiff_t N, ptrdiff_t steps, int add, ptrdiff_t groups, ptrdiff_t from,
+                              ptrdiff_t to, int backwards) {
     const ptrdiff_t panels = (N + 4 * VL - 1) / (4 * VL), depth = add ? K : FR(depth)(M, K);
     const ptrdiff_t most = FR(rows_at_once)(depth), chain = FR(chain)(steps);
     const int pieces = FR(too_large)(depth, 512 * 1024);
@@ -424,7 +424,7 @@ static void FR(multiply_some)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
                     for (ptrdiff_t g = g0; g < g1; g++)
                         for (ptrdiff_t m = m0; m < end; m += ROWS_OF_SUMS) {
                             const ptrdiff_t rows = end - m < ROWS_OF_SUMS ? end - m : ROWS_OF_SUMS;
-                            FR(tiles)(c + (g * M + m) * ldc + first, ldc, lanes, a + (g * distance + m) * lda + k, lda,
+                            FR(tiles)(c + (g * to + m) * ldc + first, ldc, lanes, a + (g * from + m) * lda + k, lda,
                                       w, HALF(NV, K), rows, n, chain, NV, k ? GO_ON : add, pieces, sums,
                                       g + 1 < g1 || m + rows < end ? w : next);
                         }
@@ -435,8 +435,8 @@ static void FR(multiply_some)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
 }
 
 static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *packed, ptrdiff_t M,
-                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance, int backwards) {
-    FR(multiply_some)(c, ldc, a, lda, packed, M, K, N, K, add, groups, distance, backwards);
+                         ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t from, ptrdiff_t to, int backwards) {
+    FR(multiply_some)(c, ldc, a, lda, packed, M, K, N, K, add, groups, from, to, backwards);
 }
 
 /* One row: rows of w pass by once, a chain of them at a time, whose sums go on in c. Panel by panel each would be visited
@@ -508,7 +508,7 @@ static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t l
         for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
             const ptrdiff_t n = N - first < 4 * VL ? N - first : 4 * VL;
             FR(pack)(scratch, w + first * column + k * step, column, step, deep, n);
-            FR(multiply_some)(c + first, ldc, a + k, lda, scratch, M, deep, n, K, k ? GO_ON : add, 1, 0, 0);
+            FR(multiply_some)(c + first, ldc, a + k, lda, scratch, M, deep, n, K, k ? GO_ON : add, 1, 0, 0, 0);
         }
         k += depth;
     } while (k < K);

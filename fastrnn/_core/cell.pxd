@@ -50,7 +50,10 @@ cdef class Loop(Work):
     cdef Plan plan
     cdef Sequence q
     cdef Py_ssize_t s0, s1
+    cdef Matrix w_ih        # packed, where x W_ih' is still to be added: of dense sequences, by rows; else None
+    cdef const char* x      # (rows,I)
     cdef bint by_units
     cdef fr_barrier barrier
 
+    cdef void sequences(self, Py_ssize_t b0, Py_ssize_t b1) noexcept nogil
     cdef go(self, int members, long patience)

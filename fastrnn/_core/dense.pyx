@@ -29,6 +29,8 @@ cdef object ndarray = np.ndarray, empty = np.empty, FLOAT32 = np.dtype(np.float3
 
 cdef enum:
     WORTH_ASKING = 1000000      # multiplications; see _sharing.py
+    # Input weights of more bytes are not packed as a whole, but panel by panel, see matrix.pyx.
+    SMALL_BYTES = 256 * 1024
     # Without `save`, gates of this many bytes and more are made block by block elsewhere.
     BLOCK_BYTES = 2 * 1024 * 1024
 
@@ -191,8 +193,8 @@ cdef class Pass:
             return None
         if lstm and not self.copy_state(self.c0, c0):
             return None
-        self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
         if self.T == 1:
+            self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
             self.step(begin, bias)
         else:
             self.steps(begin, bias)
@@ -204,6 +206,11 @@ cdef class Pass:
         cdef Cell cell = Cell.__new__(Cell)
         cdef Loop loop = Loop.__new__(Loop)
         sharing = self.loop_sharing()
+        if sharing.by_units or self.gates_width * self.I * self.item > SMALL_BYTES:
+            self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
+        else:
+            loop.x, loop.w_ih = self.x, Matrix.__new__(Matrix)
+            loop.w_ih.set(self, self.w_ih, self.gates_width, self.I, self.dtype, self.kernels, False, 0)
         cell.set(self.kind, self.kernels, self.H, self.gates_width, self.dtype)
         cell.bias, cell.owners = bias, (self,)
         cell.pack(self.w_hh, sharing.by_units)

@@ -100,7 +100,7 @@ cdef extern from "fastrnn.h" nogil:
         void (*pack)(void* packed, const void* w, Py_ssize_t column, Py_ssize_t step, Py_ssize_t K,
                      Py_ssize_t N) noexcept nogil
         void (*multiply)(void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, const void* packed, Py_ssize_t M,
-                         Py_ssize_t K, Py_ssize_t N, int add, Py_ssize_t groups, Py_ssize_t distance,
+                         Py_ssize_t K, Py_ssize_t N, int add, Py_ssize_t groups, Py_ssize_t from_, Py_ssize_t to,
                          int backwards) noexcept nogil
         void (*multiply_once)(void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, const void* w, Py_ssize_t column,
                               Py_ssize_t step, Py_ssize_t M, Py_ssize_t K, Py_ssize_t N, int add,

@@ -59,7 +59,7 @@ cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_s
     if w.scratch != NULL:
         multiply_unpacked(w, c, ldc, a, lda, m, 0, w.N, add, 0)
     elif w.kernels != NULL:
-        w.kernels.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add, 1, 0, backwards)
+        w.kernels.multiply(c, ldc, a, lda, w.data, m, w.K, w.N, add, 1, 0, 0, backwards)
     elif w.itemsize == 4:
         gemm(False, w.by_output, m, w.N, w.K, <const float*>a, lda, <const float*>w.data, w.ld,
              <float>(1 if add else 0), <float*>c, ldc)
@@ -78,7 +78,7 @@ cdef inline void multiply_columns(Matrix w, void* c, Py_ssize_t ldc, const void*
     """The columns n0 <= n < n1 of c = a w, or c += with `add`; n0 a multiple of COLUMNS, w packed."""
     if n0 < n1:
         w.kernels.multiply(<char*>c + n0 * w.itemsize, ldc, a, lda, w.data + n0 * w.K * w.itemsize, m, w.K, n1 - n0,
-                           add, 1, 0, backwards)
+                           add, 1, 0, 0, backwards)
 
 
 cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m,
@@ -91,10 +91,10 @@ cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void
 
 cdef void* address(array) except? NULL
 
-# c = a w for the first m rows of each of so many groups of `distance` rows of a, one after another in c; w packed.
-cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t m, Py_ssize_t groups,
-                                 Py_ssize_t distance) noexcept nogil:
-    w.kernels.multiply(c, w.N, a, w.K, w.data, m, w.K, w.N, False, groups, distance, False)
+# c = a w for m rows of each of so many groups, which begin `from_` rows of a and `to` rows of c after one another; w packed.
+cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t m, Py_ssize_t groups, Py_ssize_t from_,
+                                 Py_ssize_t to) noexcept nogil:
+    w.kernels.multiply(c, w.N, a, w.K, w.data, m, w.K, w.N, False, groups, from_, to, False)
 
 
 # A member's part of c = a w: of the rows if there are enough, else of the columns.

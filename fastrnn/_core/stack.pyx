@@ -377,7 +377,7 @@ cdef class _Pass(Work):
             n = plan.alike(s, s1)
             multiply_groups(layer.w_ih, q.gates + own * row,
                             x + (plan.first_row(s, s + n) - q.base + k0) * layer.w_ih.K * layer.w_ih.itemsize,
-                            plan.size(s, k0, k1), n, plan.running(s))
+                            plan.size(s, k0, k1), n, plan.running(s), plan.size(s, k0, k1))
             own += n * plan.size(s, k0, k1)
             s += n
         walk(layer.cell, plan, q, s0, s1, k0, k1, 0, 1, NULL)

@@ -51,31 +51,36 @@ static void FR(check)(const KERNELS *kernels) {
     CHECK("pack, multiply", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(K, ldw, H), packed),
           GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], K, ldw, H);
           k->pack(x[3], x[2], 1, ldw, K, H);
-          k->multiply(x[0], ldc, x[1], lda, x[3], B, K, H, 0, 1, 0, 0);
+          k->multiply(x[0], ldc, x[1], lda, x[3], B, K, H, 0, 1, 0, 0, 0);
           BLANK(x[3], 0, packed));
     CHECK("pack transposed, multiply and add", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(H, ldt, K), packed),
           GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], H, ldt, K);
           k->pack(x[3], x[2], ldt, 1, K, H);
-          k->multiply(x[0], ldc, x[1], lda, x[3], B, K, H, 1, 1, 0, 1);
+          k->multiply(x[0], ldc, x[1], lda, x[3], B, K, H, 1, 1, 0, 0, 1);
           BLANK(x[3], 0, packed));
     CHECK("multiply 1, 2 or 3 rows at a time", (BH, B * K, K * H, packed, BH),
           k->pack(x[3], x[2], 1, H, K, H);
-          k->multiply(x[0], H, x[1], K, x[3], B, K, H, 0, 1, 0, 0);
+          k->multiply(x[0], H, x[1], K, x[3], B, K, H, 0, 1, 0, 0, 0);
           for (ptrdiff_t rows = 1; rows <= 3; rows++) {
               BLANK(x[4], 0, BH);
               for (ptrdiff_t m = 0; m < B; m += rows)
                   k->multiply(x[4] + m * H, H, x[1] + m * K, K, x[3], B - m < rows ? B - m : rows, K, H, 0, 1, 0,
-                              rows % 2);
+                              0, rows % 2);
               SAME_BITS(x[0], x[4], BH);
           }
           for (ptrdiff_t rows = 1; rows <= 3 && rows < B; rows++) { /* and in two groups of every second run of rows */
               const ptrdiff_t groups = B / (2 * rows);
               BLANK(x[4], 0, BH);
               for (int odd = 0; odd < 2; odd++) {
-                  k->multiply(x[4], H, x[1] + odd * rows * K, K, x[3], rows, K, H, 0, groups, 2 * rows, odd);
+                  k->multiply(x[4], H, x[1] + odd * rows * K, K, x[3], rows, K, H, 0, groups, 2 * rows, rows, odd);
                   for (ptrdiff_t g = 0; g < groups; g++)
                       SAME_BITS(x[0] + (2 * g + odd) * rows * H, x[4] + g * rows * H, rows * H);
               }
+              BLANK(x[4], 0, BH); /* which lie apart in what is made as well */
+              for (int odd = 0; odd < 2; odd++)
+                  k->multiply(x[4] + odd * rows * H, H, x[1] + odd * rows * K, K, x[3], rows, K, H, 0, groups, 2 * rows,
+                              2 * rows, odd);
+              SAME_BITS(x[0], x[4], 2 * groups * rows * H);
               memcpy(x[4], x[0], (size_t)BH * sizeof **x);
           }
           BLANK(x[3], 0, packed));
@@ -84,7 +89,7 @@ static void FR(check)(const KERNELS *kernels) {
           memcpy(x[5], x[0], (size_t)lengths[0] * sizeof **x);
           k->multiply_once(x[0], ldc, x[1], lda, x[2], 1, ldw, B, K, H, B % 2, x[3]);
           k->pack(x[4], x[2], 1, ldw, K, H);
-          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, B % 2, 1, 0, 0);
+          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, B % 2, 1, 0, 0, 0);
           SAME_BITS(x[0], x[5], lengths[0]);
           BLANK(x[3], 0, 64 * K); BLANK(x[4], 0, packed));
     CHECK("multiply_once, transposed",
@@ -93,7 +98,7 @@ static void FR(check)(const KERNELS *kernels) {
           memcpy(x[5], x[0], (size_t)lengths[0] * sizeof **x);
           k->multiply_once(x[0], ldc, x[1], lda, x[2], ldt, 1, B, K, H, K % 2, x[3]);
           k->pack(x[4], x[2], ldt, 1, K, H);
-          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, K % 2, 1, 0, 0);
+          k->multiply(x[5], ldc, x[1], lda, x[4], B, K, H, K % 2, 1, 0, 0, 0);
           SAME_BITS(x[0], x[5], lengths[0]);
           BLANK(x[3], 0, 64 * K); BLANK(x[4], 0, packed));
     CHECK("sum_rows", (H, SPAN(K, ldw, H)), GAPS(x[1], K, ldw, H); k->sum_rows(x[0], x[1], ldw, K, H, B % 2));
@@ -148,8 +153,8 @@ static void FR(check_step)(const KERNELS *kernels, int cell, int save) {
     CHECK(what, (h, BH, width * BH, BH, h_prev, BH, 4 * H, G * H * H, columns, B * G * H),
           GAPS(x[0], B, ldh, H); GAPS(x[4], B, ldp, H);
           k->pack(x[8], x[7], H, 1, H, G * H);
-          if (cell == FR_GRU_UPDATE) k->multiply(x[9], G * H, x[3], H, x[8], B, H, G * H, 0, 1, 0, 0);
-          else k->multiply(x[9], G * H, x[4], ldp, x[8], B, H, G * H, 0, 1, 0, 0);
+          if (cell == FR_GRU_UPDATE) k->multiply(x[9], G * H, x[3], H, x[8], B, H, G * H, 0, 1, 0, 0, 0);
+          else k->multiply(x[9], G * H, x[4], ldp, x[8], B, H, G * H, 0, 1, 0, 0, 0);
           k->step_gates(STEP(0, 0, B), cell, x[9]);
           BLANK(x[8], 0, columns); BLANK(x[9], 0, B * G * H)); /* which is used up */
 }

@@ -252,15 +252,15 @@ static void naive_pack(double *packed, const double *w, ptrdiff_t column, ptrdif
 }
 
 static void naive_multiply(double *c, ptrdiff_t ldc, const double *a, ptrdiff_t lda, const double *packed,
-                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t distance,
-                           int backwards) {
+                           ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, ptrdiff_t groups, ptrdiff_t from,
+                           ptrdiff_t to, int backwards) {
     (void)backwards;
     for (ptrdiff_t i = 0; i < groups * M; i++)
         for (ptrdiff_t j = 0; j < N; j++) {
-            const ptrdiff_t m = i / M * distance + i % M;
+            const ptrdiff_t m = i / M * from + i % M, row = i / M * to + i % M;
             double sum = 0;
             for (ptrdiff_t k = 0; k < K; k++) sum += a[m * lda + k] * packed[k * N + j];
-            c[i * ldc + j] = add ? c[i * ldc + j] + sum : sum;
+            c[row * ldc + j] = add ? c[row * ldc + j] + sum : sum;
         }
 }
 
