@@ -84,19 +84,21 @@ def limits(threads):
 def fraction(problem, seconds, threads, limits, training=False):
     """The share of a limit that `problem` in so many seconds reached, and which limit it is.
 
-    From batch 16 the multiply-adds; at batch 1 reading the weights from the first level that holds them, where each
-    thread keeps its share of them in its own caches. None where both count: between, and in training at batch 1.
+    From batch 16 the multiply-adds. At batch 1 reading the weights of each step from the first level that holds them,
+    where each thread keeps its share of them in its own caches, after the multiply-adds of the input's product, which
+    is one for all steps. None where both count: between, and in training at batch 1.
     """
     T, B, _, _ = problem.shape
+    peak = limits["fma_gflops"] * 4 / problem.dtype.itemsize
     if B >= 16:
-        peak = limits["fma_gflops"] * 4 / problem.dtype.itemsize
         return (3 if training else 1) * problem.flops / seconds / 1e9 / peak, "FMA"
     if B > 1 or training:
         return None, None
     weights = problem.bytes_per_step
     levels = limits["read"].items()
     level = next(n for n, read in levels if read["holds"] is None or weights / _parts(n, threads) <= read["holds"])
-    return T * weights / seconds / 1e9 / limits["read"][level]["gbs"], level
+    least = T * weights / 1e9 / limits["read"][level]["gbs"] + problem.flops_before / 1e9 / peak
+    return least / seconds, level
 
 
 def _parts(level, threads):

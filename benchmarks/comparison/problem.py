@@ -81,6 +81,12 @@ class Problem:
         return 2 * T * B * self.gates * H * (I + H)
 
     @property
+    def flops_before(self):
+        """Those of the input's product, where it is made for all steps at once."""
+        T, B, I, H = self.shape
+        return 2 * T * B * self.gates * H * I if T > 1 else 0
+
+    @property
     def bytes_per_step(self):
         """The weights that a step at batch 1 has to read: W_hh, and W_ih where there is but one step."""
         T, _, I, H = self.shape
