@@ -136,6 +136,8 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef TILES
 #undef PAIR
 #undef LINE
+#undef LINES_AT_ONCE
+#undef AHEAD
 #undef ROWS_AHEAD
 #undef FEW_ROWS
 #undef PREFETCH

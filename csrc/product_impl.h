@@ -11,10 +11,13 @@
  *    NV are constants in every instance, and TILE_ROWS keeps R * NV sums, NV weights and an x within the registers.
  * C: Packed weights: panels of 4 vectors of columns, [panels][K][4][VL], one sequential stream; see F. The last one has
  *    as many vectors as there are columns for, zeros in the last one beyond the last column.
- * D: A tile asks for `pace` numbers more of what is needed `soon` with each step, a line at most: the panel after this
+ * D: A tile asks for `pace` numbers more of what is needed `soon` with each step, some lines at most: the panel after this
  *    one, which the first tile to read it would else wait for, where the L2 cache does not hold it. LSTM, T=25: B=32,
  *    H=1024 65 -> 60 ms; B=16, H=2048 166 -> 148; no difference where the cache does. Evenly over the tiles, for only so
  *    many lines can be on their way: against all in the first four, H=1024 and B=32 1.02, B=64 1.06 (Xeon with AMX).
+ *    With AVX-512 4 lines a step and not 1, and for a panel's only tile those AHEAD of it in the same panel: out of memory
+ *    (2048,8192) with 5 and 6 rows 1.35 times as fast, 10 and 12 1.2, 16 1.1; LSTM T=25 B=16 I=H=2048 1.06, GRU 1.09; out of
+ *    caches 1.00 to 1.03 (Zen 4). One row (K) became slower by it, 0.8.
  * E: A panel that is too large for the caches is gone through chain by chain for up to ROWS_OF_SUMS rows: a piece stays
  *    in the L1 cache for all tiles, and the next one is asked for just before it is needed. On a Xeon with 16 GB/s of
  *    memory: LSTM B=16, H=2048 1.24 times as fast, B=32 and 64, H=1024 1.05 to 1.07; smaller panels 0.95 to 1.00, so
@@ -53,6 +56,8 @@
 #define PACKED_AT_ONCE 128
 #define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
 #define ROWS_OF_SUMS 64
+#define LINES_AT_ONCE (FR_REGISTERS == 32 ? 4 : 1)
+#define AHEAD 48 /* steps */
 #define LINE (64 / (ptrdiff_t)sizeof(REAL))
 #define SUMS_ROW (4 * VL)
 /* F: how many vectors of a packed panel of K steps lie together; the distance of its steps, and that of its halves. */
@@ -123,7 +128,11 @@ static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, cons
         const ptrdiff_t end = K - k > chain ? k + chain : K;
         EACH_SUM sum[r * NV + v] = FR(splat)(0);
         for (; k < end; k++) {
-            if (R >= 4) PREFETCH(soon + k * pace);
+            if (R >= 4) {
+                PREFETCH(soon + k * pace);
+                FR_UNROLL for (int i = 1; i < LINES_AT_ONCE; i++)
+                    if (pace > i * LINE) PREFETCH(soon + k * pace + i * LINE);
+            }
             if (R < NV) { /* the fewer of both wait in registers: beside 3 by 4 sums Clang spilled, 2.3 times as slow */
                 vec x[MAX_ROWS];
                 FR_UNROLL for (int r = 0; r < R; r++) x[r] = FR(splat)(a[r * row + k * step]);
@@ -335,12 +344,15 @@ static FR_INLINE void FR(tiles)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const R
     const ptrdiff_t ldw = LDW(NV);
     const ptrdiff_t width = M > FR(tile_rows)[NV - 1] ? TOGETHER(NV) : NV; /* F */
     const ptrdiff_t most = FR(tile_rows)[width - 1], tiles = (M + most - 1) / most, numbers = width * VL;
-    const ptrdiff_t pace = tiles * LINE < numbers ? LINE : (numbers + tiles - 1) / tiles;
+    const ptrdiff_t at_most = LINES_AT_ONCE * LINE, share = (numbers + tiles - 1) / tiles;
+    const ptrdiff_t pace = share < at_most ? share : at_most;
+    const int one_stream = tiles == 1 && LINES_AT_ONCE > 1;
     for (ptrdiff_t k = 0, n;; k += n, w += n * ldw) {
         n = pieces && tiles > 1 && K - k > chain ? chain : K - k;
         const int last = k + n == K;
         for (ptrdiff_t v = 0; v < NV; v += width) {
-            const REAL *weights = w + (v ? half : 0), *ahead = (last ? soon : w + n * ldw) + (v ? half : 0);
+            const REAL *weights = w + (v ? half : 0), *ahead = (one_stream ? w + AHEAD * ldw : last ? soon : w + n * ldw);
+            if (v) ahead += half;
             const ptrdiff_t of_last = v + width < NV ? VL : lanes;
             for (ptrdiff_t t = 0, m = 0; t < tiles; t++) {
                 const ptrdiff_t R = (M - m + tiles - t - 1) / (tiles - t);
