@@ -235,7 +235,7 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
         return;
     }
     const ptrdiff_t chunk = FR(rows_at_once)(H), chain = FR(chain)(H);
-    const int pieces = FR(too_large)(H, 256 * 1024);
+    const int pieces = FR(too_large)(H, FR_REGISTERS == 32 ? 2048 * 1024 : 256 * 1024);
 #if FR_VECTORS
     __attribute__((aligned(64)))
 #endif
