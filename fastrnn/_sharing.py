@@ -74,12 +74,13 @@ def _patience(multiplications: int, batch: int) -> int:
     return multiplications // (20 * (many if batch >= ROWS else one))
 
 
-def independent(multiplications: int, parts: int) -> Sharing:
-    """For a job of so many multiplications that falls into `parts` which do not wait for each other."""
-    if multiplications < 2 * LEAST:
+def independent(multiplications: int, parts: int, rows: int = ROWS) -> Sharing:
+    """For a job of so many multiplications, with weights for `rows`, of `parts` which do not wait for each other."""
+    work = multiplications if rows >= ROWS else multiplications * OF_FEW
+    if work < 2 * LEAST:
         return ALONE  # the usual case of small work, whose time this is part of
-    members = min(threads(), multiplications // LEAST, parts)
-    return Sharing(members, "rows", _patience(multiplications, ROWS)) if members > 1 else ALONE
+    members = min(threads(), work // LEAST, parts)
+    return Sharing(members, "rows", _patience(multiplications, rows)) if members > 1 else ALONE
 
 
 def passing(

@@ -26,7 +26,7 @@ cdef class Loop(Work):
     cdef bint relu, reset_after
 
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size, bint backwards) noexcept nogil
+                   int rank, int size, bint backwards) noexcept nogil
     cdef set(self, const fr_kernels* kernels, Plan plan, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t H,
              Py_ssize_t itemsize, char* dh, const char* dy)
     cdef go(self, sharing)

@@ -5,7 +5,7 @@ The steps s0 <= s < s1 at a time, from the last ones on. All row arrays are in t
 What a step takes and gives is said in fastrnn.h.
 """
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
-from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns
+from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns, multiply_unpacked
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport Work, cut, meet, run, share
 
@@ -17,7 +17,7 @@ cdef class Loop(Work):
     """
 
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size, bint backwards) noexcept nogil:
+                   int rank, int size, bint backwards) noexcept nogil:
         """
         m rows from r on, the units j0 <= j < j1; the rows of the step before begin at `before`, -1 at the start. Every
         second step goes through the weights `backwards`.
@@ -37,7 +37,7 @@ cdef class Loop(Work):
             size = 1  # nobody to meet
         for s in range(self.s1 - 1, self.s0 - 1, -1):
             self.step(self.plan.row(s) + b0, self.plan.row(s - 1) + b0 if s > self.start else -1, b0,
-                      self.plan.size(s, b0, b1), j0, j1, size, s & 1)
+                      self.plan.size(s, b0, b1), j0, j1, rank, size, s & 1)
 
     cdef set(self, const fr_kernels* kernels, Plan plan, Py_ssize_t s0, Py_ssize_t s1, Py_ssize_t H,
              Py_ssize_t itemsize, char* dh, const char* dy):
@@ -63,9 +63,13 @@ cdef inline const char* previous(Loop loop, const char* rows, const char* start,
 
 
 cdef inline void product(Loop loop, Matrix w, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, Py_ssize_t j0,
-                         Py_ssize_t j1, bint add, bint backwards) noexcept nogil:
-    """The columns j0 <= j < j1 of c (m,H) = a w, or c += with `add`."""
-    if j0 == 0 and j1 == loop.H:
+                         Py_ssize_t j1, bint add, int rank, bint backwards) noexcept nogil:
+    """The columns j0 <= j < j1 of c (m,H) = a w, or c += with `add`, by member `rank`."""
+    if j0 == j1:
+        return
+    if w.scratch != NULL:
+        multiply_unpacked(w, c, loop.H, a, lda, m, j0, j1, add, rank)
+    elif j0 == 0 and j1 == loop.H:
         multiply(w, c, loop.H, a, lda, m, add, backwards)
     else:
         multiply_columns(w, c, loop.H, a, lda, m, j0, j1, add, backwards)
@@ -84,13 +88,13 @@ cdef begin(Loop loop, str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, dh, dy):
 
 cdef class RNNLoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size, bint backwards) noexcept nogil:
+                   int rank, int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize
         cdef char* dh = self.dh + b0 * H * self.itemsize
         self.kernels.rnn_dgates(self.gates + k, dh, self.dy + k, self.h + k, m, H, j0, j1, self.relu)
         meet(&self.barrier, size)
         # dh(t-1) = dpre(t) W_hh
-        product(self, self.w, dh, self.gates + k, H, m, j0, j1, False, backwards)
+        product(self, self.w, dh, self.gates + k, H, m, j0, j1, False, rank, backwards)
 
 
 ctypedef fused number:
@@ -108,7 +112,7 @@ cdef void add_rows(number* to, const number* rows, Py_ssize_t m, Py_ssize_t H, P
 
 cdef class LSTMLoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size, bint backwards) noexcept nogil:
+                   int rank, int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         if self.dcs != NULL and self.itemsize == 4:
             add_rows(<float*>(self.dc + b), <const float*>(self.dcs + k), m, H, j0, j1)
@@ -118,12 +122,12 @@ cdef class LSTMLoop(Loop):
                                  previous(self, self.c, self.c0, before, b0), m, H, j0, j1)
         meet(&self.barrier, size)
         # dh(t-1) = dgates(t) W_hh
-        product(self, self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False, backwards)
+        product(self, self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False, rank, backwards)
 
 
 cdef class GRULoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
-                   int size, bint backwards) noexcept nogil:
+                   int rank, int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
         cdef char* gates = self.gates + 3 * k
         cdef char* dh = self.dh + b
@@ -132,15 +136,15 @@ cdef class GRULoop(Loop):
             self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # dh(t-1) = z dh(t) + dhn W_hn + d[r z] W_h[rz]
-            product(self, self.w_n, dh, self.extra + k, H, m, j0, j1, True, backwards)
+            product(self, self.w_n, dh, self.extra + k, H, m, j0, j1, True, rank, backwards)
         else:
             self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # drh = dn W_hn;  dh(t-1) = z dh(t) + r drh + d[r z] W_h[rz]
-            product(self, self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False, backwards)
+            product(self, self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False, rank, backwards)
             self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
-        product(self, self.w, dh, gates, 3 * H, m, j0, j1, True, backwards)
+        product(self, self.w, dh, gates, 3 * H, m, j0, j1, True, rank, backwards)
 
 
 def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):

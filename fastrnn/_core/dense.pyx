@@ -28,7 +28,9 @@ from fastrnn._core.cell import KINDS
 cdef object ndarray = np.ndarray, empty = np.empty, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
-    WORTH_ASKING = 1000000      # multiplications; see _sharing.py
+    # Multiplications, and those of few rows; see _sharing.py.
+    WORTH_ASKING = 1000000
+    WORTH_OF_FEW = 300000
     # Input weights of more bytes are not packed as a whole, but panel by panel, see matrix.pyx.
     SMALL_BYTES = 256 * 1024
     # Without `save`, gates of this many bytes and more are made block by block elsewhere.
@@ -136,10 +138,11 @@ cdef class Pass:
         cdef:
             Py_ssize_t m = self.T * self.B
             Multiplication job
-        if m * n * k < WORTH_ASKING:
+        if m * n * k < self.worth_asking():
             self.multiply_alone(c, a, lda, w, m, n, k, transposed)
             return
-        how = self.sharing.independent(m * n * k, m // self.sharing.ROWS)
+        # by columns, where there are panels for all, or else by rows, see matrix.pyx
+        how = self.sharing.independent(m * n * k, max(m // self.sharing.ROWS, (k if transposed else n) // COLUMNS), m)
         job = Multiplication.__new__(Multiplication)
         job.w = Matrix.__new__(Matrix)
         job.w.set(self, w, n, k, self.dtype, self.kernels, transposed, how.members)
@@ -160,17 +163,20 @@ cdef class Pass:
                 self.kernels.multiply_once(c, n, a, lda, w, k, 1, m, k, n, False, scratch.data)
             restore(mode)
 
+    cdef Py_ssize_t worth_asking(self) noexcept:
+        return WORTH_ASKING if self.T * self.B >= 4 else WORTH_OF_FEW
+
     cdef loop_sharing(self):
-        """How threads share the time loop; of a single step, whose weights are not packed, they do not."""
-        if self.T == 1 or self.T * self.B * self.gates_width * self.H < WORTH_ASKING:
+        """How threads share the time loop."""
+        if self.T * self.B * self.gates_width * self.H < self.worth_asking():
             return self.sharing.ALONE
         return self.sharing.passing(self.T, self.B, self.gates_width * self.H, self.item)
 
-    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows, bint by_units):
+    cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows, sharing):
         """So many rows of W_hh, from the first on, for the way back; packed, but for a single step, by those who share it."""
         cdef Matrix matrix = Matrix.__new__(Matrix)
-        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, True, self.T == 1,
-                   by_units)
+        matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, True,
+                   sharing.members if self.T == 1 else 0, sharing.by_units)
         return matrix
 
     cdef forward(self, h0, c0, b_ih, b_hh, bint reverse):
@@ -293,29 +299,29 @@ cdef class Pass:
         take()
         sharing = self.loop_sharing()
         if lstm:
-            loop = self.lstm_loop(<char*>address(dc), of_c, sharing.by_units)
+            loop = self.lstm_loop(<char*>address(dc), of_c, sharing)
         elif self.gates == self.h:
-            loop = self.rnn_loop(sharing.by_units)
+            loop = self.rnn_loop(sharing)
         else:
-            loop = self.gru_loop(sharing.by_units)
+            loop = self.gru_loop(sharing)
         loop.set(self.kernels, self.plan, 0, self.T, H, self.item, <char*>address(dh), of_y)
         loop.go(sharing)
         return self.gradients(loop.gates, dh, dc, need)
 
-    cdef back.Loop lstm_loop(self, char* dc, const char* dcs, bint by_units):
+    cdef back.Loop lstm_loop(self, char* dc, const char* dcs, sharing):
         cdef back.LSTMLoop loop = back.LSTMLoop.__new__(back.LSTMLoop)
         loop.gates, loop.c, loop.c0, loop.dc, loop.dcs = self.gates, self.c, self.c0, dc, dcs
-        loop.w = self.recurrent(0, self.gates_width, by_units)
+        loop.w = self.recurrent(0, self.gates_width, sharing)
         return loop
 
-    cdef back.Loop rnn_loop(self, bint by_units):
+    cdef back.Loop rnn_loop(self, sharing):
         cdef back.RNNLoop loop = back.RNNLoop.__new__(back.RNNLoop)
         cdef Block dpre = room(self.T * self.B * self.H * self.item)
         loop.h, loop.relu, loop.gates, self.kept = self.h, self.kind == FR_RNN_RELU, dpre.data, dpre
-        loop.w = self.recurrent(0, self.H, by_units)
+        loop.w = self.recurrent(0, self.H, sharing)
         return loop
 
-    cdef back.Loop gru_loop(self, bint by_units):
+    cdef back.Loop gru_loop(self, sharing):
         cdef back.GRULoop loop = back.GRULoop.__new__(back.GRULoop)
         cdef Py_ssize_t H = self.H
         cdef Block drh = room(self.B * H * self.item)
@@ -323,7 +329,7 @@ cdef class Pass:
         if self.plan.reverse:
             loop.h0 += self.T * self.B * H * self.item
         loop.reset_after, loop.drh = self.kind == FR_GRU, drh.data
-        loop.w, loop.w_n = self.recurrent(0, 2 * H, by_units), self.recurrent(2 * H, H, by_units)
+        loop.w, loop.w_n = self.recurrent(0, 2 * H, sharing), self.recurrent(2 * H, H, sharing)
         self.owners = *self.owners, drh
         return loop
 
@@ -393,8 +399,8 @@ cdef class Pass:
             int members = 1
             long patience = 0
             Py_ssize_t work = self.T * self.B * m * n
-        if work >= WORTH_ASKING:
-            how = self.sharing.independent(work, m // self.sharing.ROWS)
+        if work >= self.worth_asking():
+            how = self.sharing.independent(work, m // self.sharing.ROWS, self.T * self.B)
             members, patience = how.members, how.patience
         job.kernels, job.itemsize, job.M, job.N = self.kernels, self.item, m, n
         job.c, job.ldc, job.a, job.lda, job.b, job.ldb = c, n, a, lda, b, n
