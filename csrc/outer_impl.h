@@ -139,6 +139,7 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef LINES_AT_ONCE
 #undef AHEAD
 #undef ROWS_AHEAD
+#undef ROWS_AT_ONCE
 #undef FEW_ROWS
 #undef PREFETCH
 #undef PREFETCH_TO_WRITE

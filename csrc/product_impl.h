@@ -49,6 +49,9 @@
  *    turn, or 32 blocks of a step before their units for 16, make no difference.
  * L: Of one row with weights as in G, used once, no square is stored but multiplied at once, against packed first (Zen 4, AVX-512
  *    and AVX2): (128,512) 1.6 and 1.3 times as fast, (512,2048) 1.65 and 1.2, (1024,4096) 1.9 and 2.6, (2048,8192) 2.9 and 3.9.
+ * M: Of one row with weights whose rows lie along memory, some rows pass by together. Down a strip of 4 vectors, lines 2 or
+ *    4 KB apart drove one another out of the cache: (256,1024) 36 -> 77 GB/s, (2048,512) 54 -> 70, (4096,1024) 25 -> 50, with
+ *    AVX2 16 -> 60, 36 -> 68, 13 -> 54; other distances 0.85 to 1.1, 16 rows for 8 0.5 to 1.1 (Zen 4).
  */
 #define K_BLOCK 64
 #define MAX_ROWS 8
@@ -58,6 +61,7 @@
 #define PACKED_AT_ONCE 128
 #define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
 #define ROWS_OF_SUMS 64
+#define ROWS_AT_ONCE 8
 #define LINES_AT_ONCE (FR_REGISTERS == 32 ? 4 : 1)
 #define AHEAD 48 /* steps */
 #define LINE (64 / (ptrdiff_t)sizeof(REAL))
@@ -453,16 +457,37 @@ static void FR(multiply)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, c
     FR(multiply_some)(c, ldc, a, lda, packed, M, K, N, K, add, groups, from, to, backwards);
 }
 
-/* One row: rows of w pass by once, a chain of them at a time, whose sums go on in c. Panel by panel each would be visited
- * for 4 vectors at a time: W (2048,512) out of L3, 340 -> 120 us. */
-static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
+/* sum (N) += a w for ROWS_AT_ONCE rows of w, or for one; from zero at the `begin` of a chain, whose sum is added to `total`
+ * at its `end`, where there is any. */
+static FR_INLINE void FR(add_rows)(REAL *sum, REAL *c, const REAL *total, const REAL *a, const REAL *w, ptrdiff_t step,
+                                   ptrdiff_t N, int begin, int end, const int rows) {
+    vec x[ROWS_AT_ONCE];
+    FR_UNROLL for (int r = 0; r < rows; r++) x[r] = FR(splat)(a[r]);
+    for (ptrdiff_t j = 0; j < N; j += VL) {
+        vec s = begin ? FR(splat)(0) : FR(load)(sum + j, VL);
+        FR_UNROLL for (int r = 0; r < rows; r++) s += FR(load)(w + r * step + j, VL) * x[r];
+        if (!end)
+            FR(store)(sum + j, s, VL);
+        else
+            FR(store)(c + j, total ? s + FR(load)(total + j, VL) : s, VL);
+    }
+}
+
+/* One row, and weights whose rows lie along memory: some of them at a time, each a stream, whose sums wait in `sum` (N) for
+ * the end of their chain; see M. */
+static void FR(multiply_row)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N, REAL *sum) {
     const ptrdiff_t chain = FR(chain)(K);
-    for (ptrdiff_t k = 0; k < K; k += chain)
-        for (ptrdiff_t j = 0, NV; j < N; j += NV * VL) {
-            NV = FR(panel_vectors)(N - j);
-            FR(tile_of)[NV - 1][0](c + j, 0, VL, a + k, 0, w + k * step + j, step, 2 * VL,
-                                   K - k < chain ? K - k : chain, chain, 0, k ? c + j : NULL, w, 0);
+    for (ptrdiff_t first = 0; first < K; first += chain) {
+        const ptrdiff_t last = K - first > chain ? first + chain : K;
+        for (ptrdiff_t k = first, n; k < last; k += n) {
+            const REAL *from = w + k * step, *total = first ? c : NULL;
+            n = last - k < ROWS_AT_ONCE ? 1 : ROWS_AT_ONCE;
+            if (n == ROWS_AT_ONCE)
+                FR(add_rows)(sum, c, total, a + k, from, step, N, k == first, k + n == last, ROWS_AT_ONCE);
+            else
+                FR(add_rows)(sum, c, total, a + k, from, step, N, k == first, k + n == last, 1);
         }
+    }
 }
 
 #if VL > 1
@@ -503,9 +528,9 @@ static void FR(multiply_across)(REAL *c, const REAL *a, const REAL *w, ptrdiff_t
 
 static void FR(multiply_once)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, const REAL *w, ptrdiff_t column,
                               ptrdiff_t step, ptrdiff_t M, ptrdiff_t K, ptrdiff_t N, int add, REAL *scratch) {
-    if (M == 1 && column == 1 && K && N % VL == 0 && (!add || N <= 64 * K)) {
-        REAL *to = add ? scratch : c; /* the sum is whole before it is added to what is there (A) */
-        FR(multiply_row)(to, a, w, step, K, N);
+    if (M == 1 && column == 1 && K && N % VL == 0 && (add ? 2 : 1) * N <= 64 * K) {
+        REAL *to = add ? scratch + N : c; /* the sum is whole before it is added to what is there (A) */
+        FR(multiply_row)(to, a, w, step, K, N, scratch);
         for (ptrdiff_t j = 0; add && j < N; j++) c[j] += to[j];
         return;
     }
