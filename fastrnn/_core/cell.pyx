@@ -13,7 +13,7 @@ from fastrnn._core.team cimport Work, cut, meet, run, share
 from fastrnn._core.matrix import aligned
 
 cdef enum:
-    BLOCK_BYTES = 256 * 1024
+    BLOCK_BYTES = 256 * 1024  # of gates that are made at a time, as in stack.pyx
 
 KINDS = {"rnn-tanh": FR_RNN_TANH, "rnn-relu": FR_RNN_RELU, "lstm": FR_LSTM, "gru-after": FR_GRU,
          "gru-before": FR_GRU_RESET}

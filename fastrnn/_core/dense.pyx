@@ -164,7 +164,7 @@ cdef class Pass:
             restore(mode)
 
     cdef Py_ssize_t worth_asking(self) noexcept:
-        return WORTH_ASKING if self.T * self.B >= 4 else WORTH_OF_FEW
+        return WORTH_ASKING if self.T * self.B >= 4 else WORTH_OF_FEW  # 4: _sharing.ROWS
 
     cdef loop_sharing(self):
         """How threads share the time loop."""

@@ -15,6 +15,7 @@ from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
 from contextvars import ContextVar
+
 import numpy as np
 
 cdef extern from *:
