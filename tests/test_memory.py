@@ -112,6 +112,19 @@ def test_sizes_that_nobody_asks_for_make_room():
     assert 0 < memory.kept_memory() <= memory.KEEP_BYTES - 5 * size
 
 
+def test_large_ones_make_room_soon():
+    """Ten steps of a large model were mapped anew each time, where smaller models had filled the pool."""
+    held = [memory.empty((size,), FLOAT64) for size in range(10_000, 4_000_000, 40_000)]
+    del held
+    for _ in range(10):
+        blocks = [memory.empty((memory.KEEP_BYTES * 7 // 64,), np.dtype(np.uint8)) for _ in range(5)]
+        seen = [bytes(a[:8]) for a in blocks]  # zeros where the system has just given it
+        for a in blocks:
+            a[:8] = 77
+        del a, blocks
+    assert seen == [b"M" * 8] * 5
+
+
 @pytest.mark.parametrize("what", ["larger than all that is kept", "one of a size with many"])
 def test_what_is_not_kept_takes_no_room(what):
     def some(count):  # alike, and of a size that is kept

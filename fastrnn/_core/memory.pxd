@@ -15,7 +15,7 @@ cdef class Pool:
     cdef size_t keep_bytes, kept_bytes
     cdef void* kept[CLASSES][PER_CLASS]
     cdef int kept_count[CLASSES]
-    cdef unsigned long long takes, last_take[CLASSES]
+    cdef unsigned long long asked, last_asked[CLASSES]  # bytes
     cdef cython.pymutex lock
 
     cdef void give_back(self) noexcept nogil

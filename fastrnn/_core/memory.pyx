@@ -35,7 +35,10 @@ cdef extern from *:
 cdef enum:
     ALIGNMENT = 64
     HUGE = 2 * 1024 * 1024
-    FORGOTTEN = 4096  # a training step takes some ten blocks a layer
+    # How often all that is kept is asked for until what was not is forgotten; a block counts as 1/1024 of it at least. A
+    # training step takes some ten blocks a layer.
+    FORGOTTEN = 4
+    SHARE = 1024
 
 cdef object np_empty = np.empty, ndarray = np.ndarray
 
@@ -64,8 +67,8 @@ cdef class Pool:
         """A kept block, or NULL."""
         cdef void* raw = NULL
         with self.lock:
-            self.takes += 1
-            self.last_take[size_class] = self.takes
+            self.asked += max(size, self.keep_bytes // SHARE)
+            self.last_asked[size_class] = self.asked
             if self.kept_count[size_class]:
                 self.kept_count[size_class] -= 1
                 raw = self.kept[size_class][self.kept_count[size_class]]
@@ -73,11 +76,11 @@ cdef class Pool:
         return raw
 
     cdef void make_room(self, size_t size) noexcept nogil:
-        """Give back blocks of sizes that the last `FORGOTTEN` takes did not ask for, until `size` bytes fit."""
+        """Give back blocks of sizes that are forgotten, until `size` bytes fit."""
         cdef int size_class
         for size_class in range(CLASSES):
             while self.kept_bytes + size > self.keep_bytes and self.kept_count[size_class] and (
-                self.takes - self.last_take[size_class] > FORGOTTEN
+                self.asked - self.last_asked[size_class] > FORGOTTEN * self.keep_bytes
             ):
                 self.kept_count[size_class] -= 1
                 free(self.kept[size_class][self.kept_count[size_class]])
