@@ -96,7 +96,7 @@ def test_a_call_gives_the_same_bits_on_any_number_of_threads(variant, ragged, ba
 @every_layer
 def test_a_frozen_layer_gives_the_same_bits_on_any_number_of_threads(kind, bidirectional, ragged, way, monkeypatch):
     rng = np.random.default_rng(0)
-    # more multiplications than a call does alone whatever the cost model says (WORTH_ASKING, _core/stack.pyx)
+    # more multiplications than a call does alone whatever the cost model says (WORTH_ASKING, _core/team.pxd)
     layer = LAYERS[kind](40, 83, num_layers=3, bidirectional=bidirectional, batch_first=ragged, rng=1)
     fast = layer.freeze()
     for batch in (1, 23):
@@ -114,6 +114,18 @@ def test_a_frozen_layer_gives_the_same_bits_on_any_number_of_threads(kind, bidir
                 np.testing.assert_array_equal(a, b)
 
 
+def test_more_layers_than_threads_can_be(monkeypatch):
+    layer = fastrnn.GRU(5, 19, num_layers=70, rng=0)
+    x = np.random.default_rng(0).standard_normal((40, 1, 5)).astype(np.float32)
+    results = []
+    with fastrnn.config_context(engine="native"):
+        for members in (1, 2):
+            always(monkeypatch, members, "layers")
+            results.append(layer.freeze()(x))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.fixture
 def cpus(monkeypatch):
     """A machine of eight CPUs, and all of them asked for."""
@@ -124,6 +136,14 @@ def cpus(monkeypatch):
 
 def passing(T, B, H, gates=4, layers=1, directions=1):
     return _sharing.passing(T, B, gates * H * H, 4, gates * H * H, layers, directions)
+
+
+def test_multiplications_of_few_sequences_count_for_more(cpus):
+    """They take longer: a third of the work is worth a second thread."""
+    assert passing(1, 1, 450, gates=1) == Sharing(2, "units", passing(1, 1, 450, gates=1).patience)
+    assert passing(1, 4, 225, gates=1) == passing(1, 1, 400, gates=1) == _sharing.ALONE
+    assert _sharing.independent(400_000, 100, 1).members == 2
+    assert _sharing.independent(400_000, 100, 4) == _sharing.independent(300_000, 100, 1) == _sharing.ALONE
 
 
 @pytest.mark.parametrize(

@@ -21,16 +21,13 @@ from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer, addres
 from fastrnn._core.memory cimport SMALLEST, Block, room
 from fastrnn._core.plan cimport Plan, dense_plan
 from fastrnn._core.stack cimport take
-from fastrnn._core.team cimport flush, restore
+from fastrnn._core.team cimport flush, restore, worth_asking
 
 from fastrnn._core.cell import KINDS
 
 cdef object ndarray = np.ndarray, empty = np.empty, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
-    # Multiplications, and those of few rows; see _sharing.py.
-    WORTH_ASKING = 1000000
-    WORTH_OF_FEW = 300000
     # Input weights of more bytes are not packed as a whole, but panel by panel, see matrix.pyx.
     SMALL_BYTES = 256 * 1024
     # Without `save`, gates of this many bytes and more are made block by block elsewhere.
@@ -138,7 +135,7 @@ cdef class Pass:
         cdef:
             Py_ssize_t m = self.T * self.B
             Multiplication job
-        if m * n * k < self.worth_asking():
+        if m * n * k < worth_asking(self.T * self.B):
             self.multiply_alone(c, a, lda, w, m, n, k, transposed)
             return
         # by columns, where there are panels for all, or else by rows, see matrix.pyx
@@ -163,12 +160,9 @@ cdef class Pass:
                 self.kernels.multiply_once(c, n, a, lda, w, k, 1, m, k, n, False, scratch.data)
             restore(mode)
 
-    cdef Py_ssize_t worth_asking(self) noexcept:
-        return WORTH_ASKING if self.T * self.B >= 4 else WORTH_OF_FEW  # 4: _sharing.ROWS
-
     cdef loop_sharing(self):
         """How threads share the time loop."""
-        if self.T * self.B * self.gates_width * self.H < self.worth_asking():
+        if self.T * self.B * self.gates_width * self.H < worth_asking(self.T * self.B):
             return self.sharing.ALONE
         return self.sharing.passing(self.T, self.B, self.gates_width * self.H, self.item)
 
@@ -399,7 +393,7 @@ cdef class Pass:
             int members = 1
             long patience = 0
             Py_ssize_t work = self.T * self.B * m * n
-        if work >= self.worth_asking():
+        if work >= worth_asking(self.T * self.B):
             how = self.sharing.independent(work, m // self.sharing.ROWS, self.T * self.B)
             members, patience = how.members, how.patience
         job.kernels, job.itemsize, job.M, job.N = self.kernels, self.item, m, n

@@ -180,6 +180,8 @@ cdef class Block:
     """A piece of memory under one or more arrays."""
 
     def __init__(self, Py_ssize_t nbytes, Pool pool not None):
+        if self.raw != NULL:
+            raise TypeError("a block is made once")  # arrays may lie in it
         self.set(nbytes, pool)
 
     cdef set(self, Py_ssize_t nbytes, Pool pool):

@@ -20,13 +20,9 @@ from fastrnn._core.kernels cimport FR_LSTM
 from fastrnn._core.matrix cimport Matrix, address, multiply_groups, multiply_part
 from fastrnn._core.memory cimport SMALLEST, empty
 from fastrnn._core.plan cimport Plan, dense_plan
-from fastrnn._core.team cimport Work, await_, fr_barrier, fr_progress, meet, run, share, tell
+from fastrnn._core.team cimport Work, await_, fr_barrier, fr_progress, meet, run, share, tell, worth_asking
 
 cdef object BYTE = np.dtype(np.uint8), np_empty = np.empty
-
-cdef enum:
-    MOST_LAYERS = 64        # that follow one another
-
 
 cdef class Layer:
     """
@@ -118,10 +114,10 @@ cdef class Stack:
                 job.plan = dense_plan(T, B, False)
                 if self.D == 2:
                     job.plan_back = dense_plan(T, B, True)
-            if T * B * self.weights >= WORTH_ASKING:
+            if T * B * self.weights >= worth_asking(B):
                 how = sharing(T, B)
                 members, patience, job.way = how.members, how.patience, WAYS[how.way]
-                if job.way == LAYERS and (job.ragged or self.D == 2 or self.L > MOST_LAYERS):
+                if job.way == LAYERS and (job.ragged or self.D == 2):
                     members = 1
                 if job.way == LAYERS or job.way == ROWS and job.ragged:
                     job.groups = members
@@ -194,7 +190,6 @@ cdef enum Way:
 WAYS = {"rows": ROWS, "units": UNITS, "directions": DIRECTIONS, "layers": LAYERS}
 
 cdef enum:
-    WORTH_ASKING = 300000       # multiplications; see _sharing.py
     # Gates made at a time: so many bytes, from 128 KB to 2 MB it makes no difference, or as many as the input weights
     # have. Those are read once for each block, and large ones drive the recurrent ones out of the cache: with a block
     # for each step an LSTM of T=25, B=32, I=H=1024 took 72 ms, with one block 65.

@@ -29,6 +29,17 @@ cdef extern from "denormals.h" nogil:
     void restore "fr_restore"(unsigned long long mode)
 
 
+cdef enum:
+    # Multiplications from which it pays to ask _sharing.py, which is a call of Python; and those of fewer than its ROWS rows.
+    WORTH_ASKING = 1000000
+    WORTH_OF_FEW = 300000
+    FEW = 4
+
+
+cdef inline Py_ssize_t worth_asking(Py_ssize_t rows) noexcept nogil:
+    return WORTH_ASKING if rows >= FEW else WORTH_OF_FEW
+
+
 cdef inline Py_ssize_t cut(Py_ssize_t n, int rank, int size) noexcept nogil:
     """Where the part of a member begins, when 0..n is shared evenly; that of `size` is n."""
     return n * rank // size
