@@ -4,6 +4,7 @@ import os
 import sys
 from glob import glob
 
+import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
@@ -21,7 +22,8 @@ def extension(name, sources=()):
     return Extension(
         f"fastrnn._core.{name}",
         [f"fastrnn/_core/{name}.pyx", *sources],
-        include_dirs=["csrc"],
+        include_dirs=["csrc", numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
         depends=glob("csrc/*.h"),
         extra_compile_args=FLAGS,
         libraries=[] if sys.platform == "win32" else ["m"],

@@ -4,8 +4,9 @@ The steps s0 <= s < s1 at a time, from the last ones on. All row arrays are in t
 (rows,H) of all steps, c, extra (rows,H) and gates (rows,G*H) of these. States (B,H) are sorted as the plan sorts them.
 What a step takes and gives is said in fastrnn.h.
 """
+from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
-from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns, multiply_unpacked
+from fastrnn._core.matrix cimport COLUMNS, Matrix, multiply, multiply_columns, multiply_unpacked
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport Work, cut, meet, run, share
 

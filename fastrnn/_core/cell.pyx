@@ -4,9 +4,10 @@ The pointers here are untyped and go in bytes: whatever knows numbers is behind 
 """
 from libc.string cimport memset
 
+from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_RELU, FR_RNN_TANH, find_table,
                                     kernels_of)
-from fastrnn._core.matrix cimport address, multiply, multiply_groups
+from fastrnn._core.matrix cimport multiply, multiply_groups
 from fastrnn._core.memory cimport Block, room
 from fastrnn._core.team cimport Work, cut, meet, run, share
 

@@ -16,8 +16,9 @@ import numpy as np
 from libc.math cimport INFINITY, log, pow
 from libc.string cimport memcpy
 
+from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport fr_kernels
-from fastrnn._core.matrix cimport COLUMNS, Matrix, address, multiply, multiply_columns
+from fastrnn._core.matrix cimport COLUMNS, Matrix, multiply, multiply_columns
 from fastrnn._core.stream cimport Fed, Stepper
 from fastrnn._core.team cimport Work, cut, fr_barrier, meet, run, share
 

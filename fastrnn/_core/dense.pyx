@@ -7,25 +7,25 @@ steps for what is plain; whatever is not is refused with None.
 
 All pointers go in bytes. Rows are those of a dense plan (plan.pyx): (T,B,width) as it lies.
 """
-import numpy as np
-
+cimport numpy
 from libc.string cimport memcpy, memset
 
-from cpython.buffer cimport PyBuffer_Release
 
 from fastrnn._core cimport back
+from fastrnn._core.arrays cimport address, is_plain, shape_of
 from fastrnn._core.cell cimport Cell, Loop
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_GRU_UPDATE, FR_RNN_TANH, find_table,
                                     fr_kernels, fr_step, kernels_of)
-from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer, address
-from fastrnn._core.memory cimport SMALLEST, Block, room
+from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer
+from fastrnn._core.memory cimport Block, array_in, new_array, room
 from fastrnn._core.plan cimport Plan, dense_plan
-from fastrnn._core.stack cimport take
 from fastrnn._core.team cimport flush, restore, worth_asking
+
+import numpy as np
 
 from fastrnn._core.cell import KINDS
 
-cdef object ndarray = np.ndarray, empty = np.empty, FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
+cdef object FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
     # Input weights of more bytes are not packed as a whole, but panel by panel, see matrix.pyx.
@@ -55,20 +55,20 @@ cdef class Pass:
 
     cdef bint accept(self, str kind, str isa, x, w_ih, w_hh, b_ih, b_hh):
         """Take the arguments in, but for states; False if they are not plain."""
-        cdef Py_buffer view
-        if type(x) is not ndarray or kind not in KINDS:
+        cdef const Py_ssize_t* shape
+        if type(x) is not numpy.ndarray or kind not in KINDS:
             return False
         self.kind, self.item = KINDS[kind], x.itemsize
         cdef Py_ssize_t G = 4 if self.kind == FR_LSTM else 3 if self.kind in (FR_GRU, FR_GRU_RESET) else 1
-        if self.item != 4 and self.item != 8 or not take(&view, x, self.item, 3, False):
+        if self.item != 4 and self.item != 8 or not is_plain(x, self.item, 3):
             return False
+        shape = shape_of(x)
         self.dtype = FLOAT32 if self.item == 4 else FLOAT64
-        self.T, self.B, self.I, self.x = view.shape[0], view.shape[1], view.shape[2], <const char*>view.buf
-        PyBuffer_Release(&view)
-        if type(w_hh) is not ndarray or not take(&view, w_hh, self.item, 2, False):
+        self.T, self.B, self.I, self.x = shape[0], shape[1], shape[2], <const char*>address(x)
+        if type(w_hh) is not numpy.ndarray or not is_plain(w_hh, self.item, 2):
             return False
-        self.H, self.gates_width, self.w_hh = view.shape[1], view.shape[0], <const char*>view.buf
-        PyBuffer_Release(&view)
+        shape = shape_of(w_hh)
+        self.H, self.gates_width, self.w_hh = shape[1], shape[0], <const char*>address(w_hh)
         if self.gates_width != G * self.H or 0 in (self.T, self.B, self.I, self.H):
             return False
         if max(self.T * self.B, self.I, self.gates_width) > 0x7fffffff:
@@ -79,14 +79,13 @@ cdef class Pass:
         self.owners = x, w_ih, w_hh
         return self.w_ih != NULL
 
-    cdef char* plain(self, array, int ndim, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2=0, bint writable=False):
+    cdef const char* plain(self, array, int ndim, Py_ssize_t n0, Py_ssize_t n1=0, Py_ssize_t n2=0):
         """Where an array of this shape begins, NULL if it is not plain."""
-        cdef Py_buffer view
-        if type(array) is not ndarray or not take(&view, array, self.item, ndim, writable):
+        if type(array) is not numpy.ndarray or not is_plain(array, self.item, ndim):
             return NULL
-        cdef bint fits = view.shape[0] == n0 and (ndim < 2 or view.shape[1] == n1) and (ndim < 3 or view.shape[2] == n2)
-        PyBuffer_Release(&view)  # the array stays with whoever gave it
-        return <char*>view.buf if fits else NULL
+        cdef const Py_ssize_t* shape = shape_of(array)
+        cdef bint fits = shape[0] == n0 and (ndim < 2 or shape[1] == n1) and (ndim < 3 or shape[2] == n2)
+        return <const char*>address(array) if fits else NULL
 
     cdef bint copy_state(self, char* to, array):
         """A state (B,H), or zeros for None; False if it is not plain."""
@@ -108,12 +107,12 @@ cdef class Pass:
             memset(bias + n * self.item, 0, self.H * self.item)
         memset(bias, 0, n * self.item)
         if b_ih is not None:
-            source = self.plain(b_ih, 1, n, 0)
+            source = self.plain(b_ih, 1, n)
             if source == NULL:
                 return False
             memcpy(bias, source, n * self.item)
         if b_hh is not None:
-            source = self.plain(b_hh, 1, n, 0)
+            source = self.plain(b_hh, 1, n)
             if source == NULL:
                 return False
             self.kernels.times(bias, source, k, NULL, 1, k, True)
@@ -124,10 +123,6 @@ cdef class Pass:
     def nbytes(self):
         """What is kept, in bytes."""
         return self.states.nbytes + self.kept.nbytes
-
-    cdef array(self, tuple shape, Py_ssize_t nbytes):
-        """An array for a result."""
-        return ndarray(shape, self.dtype, room(nbytes)) if nbytes >= SMALLEST else empty(shape, self.dtype)
 
     cdef multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
                   bint transposed):
@@ -198,7 +193,7 @@ cdef class Pass:
             self.step(begin, bias)
         else:
             self.steps(begin, bias)
-        y = ndarray((self.T, self.B, H), self.dtype, self.states, self.h - self.states.data)
+        y = array_in(self.states, self.h, self.item, 3, self.T, self.B, H)
         return (self, y, self.last(self.h), self.last(self.c)) if lstm else (self, y, self.last(self.h))
 
     cdef steps(self, char* begin, const char* bias):
@@ -245,7 +240,7 @@ cdef class Pass:
     cdef last(self, const char* rows):
         """A copy of the last step's rows (B,H)."""
         cdef Py_ssize_t state = self.B * self.H * self.item
-        result = self.array((self.B, self.H), state)
+        result = new_array(self.item, 2, self.B, self.H)
         memcpy(<char*>address(result), rows + self.plan.row(self.T - 1) * self.H * self.item, state)
         return result
 
@@ -256,10 +251,8 @@ cdef class Pass:
         """
         if self.gates == self.h:
             return ()
-        return self.view(self.extra if self.c == NULL else self.c, self.H), self.view(self.gates, self.gates_width)
-
-    cdef view(self, const char* rows, Py_ssize_t width):
-        return ndarray((self.T, self.B, width), self.dtype, self.kept, rows - self.kept.data)
+        return (array_in(self.kept, self.extra if self.c == NULL else self.c, self.item, 3, self.T, self.B, self.H),
+                array_in(self.kept, self.gates, self.item, 3, self.T, self.B, self.gates_width))
 
     def backward(self, take, dy, dh_n, dc_n, dcs, frozenset need):
         """
@@ -275,7 +268,7 @@ cdef class Pass:
             Block zeros
             const char* of_y
             const char* of_c = NULL
-        dh, dc = self.array((self.B, H), state), self.array((self.B, H), state) if lstm else None
+        dh, dc = new_array(self.item, 2, self.B, H), new_array(self.item, 2, self.B, H) if lstm else None
         if dy is None:
             zeros = room(nbytes)
             memset(zeros.data, 0, nbytes)
@@ -346,22 +339,22 @@ cdef class Pass:
             else:
                 n_times = self.extra
         if "x" in need:
-            dx = self.array((self.T, self.B, I), rows * I * item)
+            dx = new_array(item, 3, self.T, self.B, I)
             self.multiply(<char*>address(dx), dgates, G, self.w_ih, G, I, True)
         if "w_ih" in need:
-            dw_ih = self.array((G, I), G * I * item)
+            dw_ih = new_array(item, 2, G, I)
             self.outer(sums, <char*>address(dw_ih), dgates, G, G, self.x, I)
         if "w_hh" in need:
-            dw_hh = self.array((G, H), G * H * item)
+            dw_hh = new_array(item, 2, G, H)
             target = <char*>address(dw_hh)
             self.outer(sums, target, dgates, G, 2 * H if gru else G, previous, H)
             if gru:
                 self.outer(sums, target + 2 * H * H * item, dn, ldn, H, n_times, H)
         if self.has_b_ih and "b_ih" in need:
-            db_ih = self.array((G,), G * item)
+            db_ih = new_array(item, 1, G)
             self.sum(sums, <char*>address(db_ih), dgates, G, G)
         if self.has_b_hh and "b_hh" in need:
-            db_hh = self.array((G,), G * item)
+            db_hh = new_array(item, 1, G)
             target = <char*>address(db_hh)
             if db_ih is not None and self.kind != FR_GRU:
                 memcpy(target, <char*>address(db_ih), G * item)

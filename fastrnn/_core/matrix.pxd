@@ -89,8 +89,6 @@ cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void
                             w.K, n1 - n0, add, w.scratch + rank * w.scratch_size)
 
 
-cdef void* address(array) except? NULL
-
 # c = a w for m rows of each of so many groups, which begin `from_` rows of a and `to` rows of c after one another; w packed.
 cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t m, Py_ssize_t groups, Py_ssize_t from_,
                                  Py_ssize_t to) noexcept nogil:

@@ -4,22 +4,13 @@ The loops of the cells know `multiply` and nothing else, so one loop serves the 
 """
 import numpy as np
 
-from cpython.buffer cimport PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
-
+from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
-from fastrnn._core.memory cimport Block, room
+from fastrnn._core.memory cimport Block, array_in, room
 from fastrnn._core.team cimport MOST_MEMBERS, Work, cut, share
 
 cdef enum:
     LEAST_HUGE = 4 * 1024 * 1024  # bytes from which memory.pyx asks for huge pages; who touches less takes no more
-
-
-cdef void* address(array) except? NULL:
-    """Where an array's memory begins. The array stays with the caller; `array.ctypes.data` takes ten times as long."""
-    cdef Py_buffer view
-    PyObject_GetBuffer(array, &view, PyBUF_STRIDES)
-    PyBuffer_Release(&view)
-    return view.buf
 
 
 cdef class Matrix:
@@ -80,8 +71,9 @@ def aligned(Py_ssize_t size, dtype):
 
     Weights of 1 MB, about a core's own cache, are read from it at 200 GB/s there, and at 165 from pages of 4 KB.
     """
-    cdef Py_ssize_t nbytes = size * dtype.itemsize
-    return np.ndarray((size,), dtype, room(max(nbytes, LEAST_HUGE) if nbytes >= LEAST_HUGE // 4 else nbytes))
+    cdef Py_ssize_t item = dtype.itemsize, nbytes = size * item
+    cdef Block block = room(max(nbytes, LEAST_HUGE) if nbytes >= LEAST_HUGE // 4 else nbytes)
+    return array_in(block, block.data, item, 1, size, 1, 1)
 
 
 cdef void multiply_part(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda, Py_ssize_t m, int rank,

@@ -1,5 +1,6 @@
 # Memory that is used again. See memory.pyx.
 cimport cython
+cimport numpy
 
 
 cdef enum:
@@ -41,6 +42,12 @@ cdef class Block:
 
 # A block of the workspace in use.
 cdef Block room(Py_ssize_t nbytes)
+
+# An array of floats at `data` in a block, which it keeps.
+cdef numpy.ndarray array_in(Block block, char* data, Py_ssize_t itemsize, int ndim, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2)
+
+# An uninitialised array of floats, from kept memory where it is large.
+cdef numpy.ndarray new_array(Py_ssize_t itemsize, int ndim, Py_ssize_t n0, Py_ssize_t n1=*, Py_ssize_t n2=*)
 
 # As `numpy.empty`, from kept memory where the array is large.
 cpdef empty(shape, dtype)

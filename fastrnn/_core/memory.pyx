@@ -11,8 +11,13 @@ begin at 64-byte boundaries; large ones ask for huge pages, where the system has
 cimport cython
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.contextvars cimport get_value
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
+
+cimport numpy
+
+from fastrnn._core.arrays cimport float_type
 
 from contextvars import ContextVar
 
@@ -213,6 +218,25 @@ cdef Block room(Py_ssize_t nbytes):
     cdef Block block = Block.__new__(Block)
     block.set(max(1, nbytes), get_value(_active))
     return block
+
+
+cdef numpy.ndarray array_in(Block block, char* data, Py_ssize_t itemsize, int ndim, Py_ssize_t n0, Py_ssize_t n1,
+                            Py_ssize_t n2):
+    cdef numpy.npy_intp[3] shape = [n0, n1, n2]
+    cdef numpy.ndarray array = numpy.PyArray_SimpleNewFromData(ndim, shape, float_type(itemsize), data)
+    Py_INCREF(block)  # which the next line takes
+    numpy.PyArray_SetBaseObject(array, block)
+    return array
+
+
+cdef numpy.ndarray new_array(Py_ssize_t itemsize, int ndim, Py_ssize_t n0, Py_ssize_t n1=1, Py_ssize_t n2=1):
+    cdef numpy.npy_intp[3] shape = [n0, n1, n2]
+    cdef double nbytes = <double>itemsize * n0 * n1 * n2  # which cannot overflow
+    cdef Block block
+    if nbytes < SMALLEST or nbytes > MAX_BYTES:  # NumPy says best what is too large
+        return numpy.PyArray_EMPTY(ndim, shape, float_type(itemsize), 0)
+    block = room(<Py_ssize_t>nbytes)
+    return array_in(block, block.data, itemsize, ndim, n0, n1, n2)
 
 
 cpdef empty(shape, dtype):

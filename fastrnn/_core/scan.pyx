@@ -13,9 +13,9 @@ import numpy as np
 
 from libc.string cimport memcpy
 
+from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport (FR_IND_RELU, FR_IND_TANH, FR_MIN_GRU, FR_MIN_LSTM, find_table, fr_kernels, fr_scan,
                                     kernels_of)
-from fastrnn._core.matrix cimport address
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport Work, cut, share
 

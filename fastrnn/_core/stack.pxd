@@ -8,6 +8,3 @@ cdef class Layer:
     cdef Cell cell
     cdef Layer other, above
 
-
-# A view of a C-contiguous array of native floats of this size, to be released; False, and no view, for others.
-cdef bint take(Py_buffer* view, array, Py_ssize_t itemsize, int ndim, bint writable)

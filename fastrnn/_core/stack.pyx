@@ -9,20 +9,17 @@ direction and scattered after it.
 """
 cimport cython
 
-import numpy as np
-
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_STRIDES, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
+from fastrnn._core.arrays cimport address, is_plain, shape_of
 from fastrnn._core.cell cimport Cell, Sequence, walk
 from fastrnn._core.kernels cimport FR_LSTM
-from fastrnn._core.matrix cimport Matrix, address, multiply_groups, multiply_part
-from fastrnn._core.memory cimport SMALLEST, empty
+from fastrnn._core.matrix cimport Matrix, multiply_groups, multiply_part
+from fastrnn._core.memory cimport SMALLEST, Block, new_array, room
 from fastrnn._core.plan cimport Plan, dense_plan
 from fastrnn._core.team cimport Work, await_, fr_barrier, fr_progress, meet, run, share, tell, worth_asking
 
-cdef object BYTE = np.dtype(np.uint8), np_empty = np.empty
 
 cdef class Layer:
     """
@@ -53,11 +50,10 @@ cdef class Stack:
     cdef readonly Py_ssize_t L, D, H, I, itemsize, weights
     cdef Py_ssize_t G
     cdef bint has_c
-    cdef object dtype
 
-    def __init__(self, list layers, dtype):
+    def __init__(self, list layers):
         cdef Layer layer, below = None
-        self.first, self.L, self.dtype = layers[0], len(layers), dtype
+        self.first, self.L = layers[0], len(layers)
         self.D = 1 if self.first.other is None else 2
         self.H, self.G, self.I = self.first.cell.H, self.first.cell.G, self.first.w_ih.K
         self.itemsize, self.has_c = self.first.cell.itemsize, self.first.cell.kind == FR_LSTM
@@ -91,94 +87,68 @@ cdef class Stack:
         """
         cdef:
             _Pass job = _Pass.__new__(_Pass)
-            Py_buffer view
             Py_ssize_t T, B
             int members = 1
             long patience = 0
-        if not take(&view, x, self.itemsize, 3, False):
+        if not is_plain(x, self.itemsize, 3) or shape_of(x)[2] != self.I:
             return None
-        T, B = view.shape[0], view.shape[1]
-        if view.shape[2] != self.I:
-            PyBuffer_Release(&view)
+        T, B = shape_of(x)[0], shape_of(x)[1]
+        y = new_array(self.itemsize, 3, T, B, self.D * self.H) if out is None else out
+        final = self.begin_state(job, state, B)
+        if final is None or not fits(y, self.itemsize, T, B, self.D * self.H, True):
             return None
-        try:
-            y = empty((T, B, self.D * self.H), self.dtype) if out is None else out
-            final = self.begin_state(job, state, B)
-            if final is None or not job.set_y(y, T, B, self.D * self.H, self.itemsize):
-                return None
-            job.x, job.T, job.B, job.stack, job.first = <const char*>view.buf, T, B, self, self.first
-            job.groups, job.way = 1, ROWS
-            if plans is not None:
-                job.ragged, (job.plan, job.plan_back) = True, plans
-            else:
-                job.plan = dense_plan(T, B, False)
-                if self.D == 2:
-                    job.plan_back = dense_plan(T, B, True)
-            if T * B * self.weights >= worth_asking(B):
-                how = sharing(T, B)
-                members, patience, job.way = how.members, how.patience, WAYS[how.way]
-                if job.way == LAYERS and (job.ragged or self.D == 2):
-                    members = 1
-                if job.way == LAYERS or job.way == ROWS and job.ragged:
-                    job.groups = members
-                elif job.way != ROWS and self.D == 2 and members > 1:
-                    job.groups = 2
-            if T and B and self.H:
-                job.allocate(members)
-                with nogil:
-                    if job.way == ROWS or job.way == DIRECTIONS and self.L == 1 and members == 2:
-                        share(job, members, patience)
-                    else:
-                        run(job, members, patience)
-        finally:
-            PyBuffer_Release(&view)
+        job.x, job.y, job.T, job.B, job.stack, job.first = <const char*>address(x), <char*>address(y), T, B, self, self.first
+        job.groups, job.way = 1, ROWS
+        if plans is not None:
+            job.ragged, (job.plan, job.plan_back) = True, plans
+        else:
+            job.plan = dense_plan(T, B, False)
+            if self.D == 2:
+                job.plan_back = dense_plan(T, B, True)
+        if T * B * self.weights >= worth_asking(B):
+            how = sharing(T, B)
+            members, patience, job.way = how.members, how.patience, WAYS[how.way]
+            if job.way == LAYERS and (job.ragged or self.D == 2):
+                members = 1
+            if job.way == LAYERS or job.way == ROWS and job.ragged:
+                job.groups = members
+            elif job.way != ROWS and self.D == 2 and members > 1:
+                job.groups = 2
+        if T and B and self.H:
+            job.allocate(members)
+            with nogil:
+                if job.way == ROWS or job.way == DIRECTIONS and self.L == 1 and members == 2:
+                    share(job, members, patience)
+                else:
+                    run(job, members, patience)
         return y, final if self.has_c else final[0]
 
     cdef begin_state(self, _Pass job, state, Py_ssize_t B):
         """The arrays of the final state, which begin as the initial one; None if `state` is not plain."""
-        cdef Py_buffer view
         cdef Py_ssize_t nbytes = self.L * self.D * B * self.H * self.itemsize
         cdef int k
         if state is not None and self.has_c and (type(state) is not tuple or len(state) != 2):
             return None
-        shape = self.L * self.D, B, self.H
-        arrays = (np_empty(shape, self.dtype), np_empty(shape, self.dtype)) if self.has_c else (np_empty(shape, self.dtype),)
+        h = new_array(self.itemsize, 3, self.L * self.D, B, self.H)
+        arrays = (h, new_array(self.itemsize, 3, self.L * self.D, B, self.H)) if self.has_c else (h,)
         for k in range(2 if self.has_c else 1):
             job.states[k] = <char*>address(arrays[k])
             if state is None:
                 memset(job.states[k], 0, nbytes)
                 continue
             part = state[k] if self.has_c else state
-            if not take(&view, part, self.itemsize, 3, False):
+            if not fits(part, self.itemsize, self.L * self.D, B, self.H, False):
                 return None
-            fits = view.shape[0] == self.L * self.D and view.shape[1] == B and view.shape[2] == self.H
-            if fits:
-                memcpy(job.states[k], view.buf, nbytes)
-            PyBuffer_Release(&view)
-            if not fits:
-                return None
+            memcpy(job.states[k], address(part), nbytes)
         return arrays
 
 
-cdef bint take(Py_buffer* view, array, Py_ssize_t itemsize, int ndim, bint writable):
-    """A view of a C-contiguous array of native floats of this size, to be released; False, and no view, for others."""
-    cdef Py_ssize_t stride = itemsize
-    cdef char code = c"f" if itemsize == 4 else c"d"
-    cdef int axis
-    try:
-        PyObject_GetBuffer(array, view, PyBUF_STRIDES | PyBUF_FORMAT | (PyBUF_WRITABLE if writable else 0))
-    except (TypeError, ValueError, BufferError):
+cdef bint fits(array, Py_ssize_t itemsize, Py_ssize_t n0, Py_ssize_t n1, Py_ssize_t n2, bint writable):
+    """Whether it is a plain array of this shape."""
+    if not is_plain(array, itemsize, 3, writable):
         return False
-    cdef bint fits = view.ndim == ndim and view.itemsize == itemsize and view.format != NULL
-    fits = fits and view.format[0] == code and view.format[1] == 0
-    if fits:
-        for axis in range(ndim - 1, -1, -1):
-            if view.strides[axis] != stride and view.shape[axis] > 1:
-                fits = False
-            stride *= view.shape[axis]
-    if not fits:
-        PyBuffer_Release(view)
-    return fits
+    cdef const Py_ssize_t* shape = shape_of(array)
+    return shape[0] == n0 and shape[1] == n1 and shape[2] == n2
 
 
 cdef enum Way:
@@ -220,7 +190,7 @@ cdef class _Pass(Work):
     cdef char* y
     cdef char* states[2]        # h, c: (L*D,B,H): in and out
     cdef char* memory
-    cdef object owner
+    cdef Block owner
     cdef char* gates            # of each group: a block of rows
     cdef char* extra            # of each group: (B,H)
     cdef char* h0               # of each group: (B,H)
@@ -234,15 +204,6 @@ cdef class _Pass(Work):
 
     def __dealloc__(self):
         free(self.memory)
-
-    cdef bint set_y(self, y, Py_ssize_t T, Py_ssize_t B, Py_ssize_t width, Py_ssize_t itemsize):
-        cdef Py_buffer view
-        if not take(&view, y, itemsize, 3, True):
-            return False
-        self.y = <char*>view.buf
-        cdef bint fits = view.shape[0] == T and view.shape[1] == B and view.shape[2] == width
-        PyBuffer_Release(&view)  # the caller holds the array
-        return fits
 
     cdef allocate(self, int members):
         """One piece of memory for all scratch, each part at a 64-byte boundary."""
@@ -281,8 +242,8 @@ cdef class _Pass(Work):
             if start == NULL:
                 raise MemoryError(f"{size} bytes")
         else:
-            self.owner = empty((size + 64,), BYTE)
-            start = <char*>address(self.owner)
+            self.owner = room(size)
+            return self.owner.data
         return <char*>((<size_t>start + 63) & ~<size_t>63)
 
     cdef const char* input(self, int k) noexcept nogil:

@@ -6,9 +6,10 @@ Threads share a call by sequences.
 """
 from libc.string cimport memset
 
+from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_TANH, find_table, fr_kernels,
                                     fr_stage, fr_variant, kernels_of)
-from fastrnn._core.matrix cimport Matrix, address, multiply
+from fastrnn._core.matrix cimport Matrix, multiply
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport Work, share
 

@@ -1,11 +1,11 @@
 """Streams: a stack of frozen layers fed step by step, each step one compiled call."""
-from cpython.buffer cimport PyBuffer_Release
 from libc.string cimport memset
 
+from fastrnn._core.arrays cimport address, is_plain, shape_of
 from fastrnn._core.cell cimport advance
 from fastrnn._core.kernels cimport FR_LSTM, fr_step
-from fastrnn._core.matrix cimport address, multiply_part
-from fastrnn._core.stack cimport Layer, take
+from fastrnn._core.matrix cimport multiply_part
+from fastrnn._core.stack cimport Layer
 from fastrnn._core.team cimport flush, fr_barrier, meet, restore
 
 from fastrnn._core.matrix import aligned
@@ -79,17 +79,14 @@ cdef class Stepper:
     def step(self, x):
         """The last layer's new state for x (B,I); None when x is not a C-contiguous (B,I) array of the float type."""
         cdef:
-            Py_buffer view
+            const char* rows
             unsigned long long mode
-        if not take(&view, x, self.itemsize, 2, False):
+        if not is_plain(x, self.itemsize, 2) or shape_of(x)[0] != self.B or shape_of(x)[1] != self.I:
             return None
-        if view.shape[0] != self.B or view.shape[1] != self.I:
-            PyBuffer_Release(&view)
-            return None
+        rows = <const char*>address(x)
         mode = flush()
         with nogil:
-            self.first.climb(<const char*>view.buf, self.now, 0, self.B, 0, 1, NULL)
+            self.first.climb(rows, self.now, 0, self.B, 0, 1, NULL)
         self.now = 1 - self.now
         restore(mode)
-        PyBuffer_Release(&view)
         return self.top.states[0][self.now]

@@ -46,7 +46,7 @@ class _Prepared:
 
     def __init__(self, layer: RecurrentLayer, isa: str):
         self.layers = _stack_layers(layer, isa, packed=True)
-        self.stack = stack.Stack(self.layers, layer.dtype)
+        self.stack = stack.Stack(self.layers)
         w_ih, w_hh = layer.params["weight_ih_l0"], layer.params["weight_hh_l0"]
         self._size = w_hh.size, w_hh.itemsize, w_ih.size, layer.num_layers, layer.directions
 
