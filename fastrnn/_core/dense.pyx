@@ -30,7 +30,7 @@ cdef object FLOAT32 = np.dtype(np.float32), FLOAT64 = np.dtype(np.float64)
 cdef enum:
     # Input weights of more bytes are not packed as a whole, but panel by panel, see matrix.pyx.
     SMALL_BYTES = 256 * 1024
-    # Without `save`, gates of this many bytes and more are made block by block elsewhere.
+    # Without a cache, gates of this many bytes and more are made block by block elsewhere.
     BLOCK_BYTES = 2 * 1024 * 1024
 
 
@@ -120,6 +120,10 @@ cdef class Pass:
         return True
 
     @property
+    def cell(self):
+        return "lstm" if self.kind == FR_LSTM else "gru" if self.kind in (FR_GRU, FR_GRU_RESET) else "rnn"
+
+    @property
     def nbytes(self):
         """What is kept, in bytes."""
         return self.states.nbytes + self.kept.nbytes
@@ -168,7 +172,7 @@ cdef class Pass:
                    sharing.members if self.T == 1 else 0, sharing.by_units)
         return matrix
 
-    cdef forward(self, h0, c0, b_ih, b_hh, bint reverse):
+    cdef forward(self, h0, c0, b_ih, b_hh, bint reverse, cache_of):
         cdef:
             Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item, size = rows * H * self.item
             Py_ssize_t gates = self.gates_width * rows * self.item
@@ -194,7 +198,11 @@ cdef class Pass:
         else:
             self.steps(begin, bias)
         y = array_in(self.states, self.h, self.item, 3, self.T, self.B, H)
-        return (self, y, self.last(self.h), self.last(self.c)) if lstm else (self, y, self.last(self.h))
+        h_n, cache = self.last(self.h), None
+        if cache_of is not None:
+            numpy.PyArray_CLEARFLAGS(y, numpy.NPY_ARRAY_WRITEABLE)
+            cache = cache_of(y, self)
+        return (y, h_n, self.last(self.c), cache) if lstm else (y, h_n, cache)
 
     cdef steps(self, char* begin, const char* bias):
         """The time loop."""
@@ -365,7 +373,7 @@ cdef class Pass:
         states = (dh if "h0" in need else None,)
         if self.kind == FR_LSTM:
             states = (*states, dc if "c0" in need else None)
-        return dx, *states, dw_ih, dw_hh, db_ih, db_hh
+        return dx, *states, dw_ih, dw_hh, db_ih, db_hh, None
 
     cdef Block blocks_of_sums(self):
         """The rows first <= row < last of each block of a sum over all steps, as `Plan.blocks_of_sums` cuts them."""
@@ -403,7 +411,7 @@ cdef class Pass:
                 self.kernels.sum_rows(y, a + rows[2 * i] * lda * self.item, lda, rows[2 * i + 1] - rows[2 * i], n, i > 0)
 
 
-def forward(str isa, str kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh, bint reverse, bint save, sharing):
+def forward(str isa, str kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh, bint reverse, cache_of, sharing):
     """
     Run forward, keeping what backward needs.
 
@@ -413,21 +421,21 @@ def forward(str isa, str kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh, bint reverse, 
         As for `_core.cell.Cell`.
     x, h0, c0, w_ih, w_hh, b_ih, b_hh
         As in `fastrnn.functional`, as they came; c0 None but for an LSTM.
-    save : bool
-        Whether `Pass.backward` will be called.
+    cache_of : callable or None
+        Of y and this `Pass`, whose `backward` will be called: what is returned as cache. None: it will not.
     sharing : module
         `fastrnn._sharing`.
 
     Returns
     -------
     tuple or None
-        The pass, y, h_n and an LSTM's c_n. None if an argument is not plain, that is, an array in C order of native
-        floats, none of them empty, and all shapes fit; or if without `save` too much would be kept.
+        y, h_n, an LSTM's c_n, and the cache or None. None if an argument is not plain, that is, an array in C order of native
+        floats, none of them empty, and all shapes fit; or if without a cache too much would be kept.
     """
     cdef Pass it = Pass.__new__(Pass)
     if not it.accept(kind, isa, x, w_ih, w_hh, b_ih, b_hh):
         return None
-    if not save and it.T * it.B * it.gates_width * it.item > BLOCK_BYTES:
+    if cache_of is None and it.T * it.B * it.gates_width * it.item > BLOCK_BYTES:
         return None
     it.sharing = sharing
-    return it.forward(h0, c0, b_ih, b_hh, reverse)
+    return it.forward(h0, c0, b_ih, b_hh, reverse, cache_of)

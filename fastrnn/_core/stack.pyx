@@ -10,6 +10,7 @@ direction and scattered after it.
 cimport cython
 
 from libc.stdlib cimport free, malloc
+from numpy cimport PyArray_NBYTES
 from libc.string cimport memcpy, memset
 
 from fastrnn._core.arrays cimport address, is_plain, shape_of
@@ -45,15 +46,19 @@ cdef class Stack:
     ----------
     layers : list of Layer
         From the first up, forward directions.
+    sharing : callable
+        `fastrnn._sharing.passing`. Asked for work worth it only.
     """
+    cdef readonly list layers
     cdef Layer first
+    cdef object sharing
     cdef readonly Py_ssize_t L, D, H, I, itemsize, weights
     cdef Py_ssize_t G
     cdef bint has_c
 
-    def __init__(self, list layers):
+    def __init__(self, list layers, sharing):
         cdef Layer layer, below = None
-        self.first, self.L = layers[0], len(layers)
+        self.layers, self.first, self.L, self.sharing = layers, layers[0], len(layers), sharing
         self.D = 1 if self.first.other is None else 2
         self.H, self.G, self.I = self.first.cell.H, self.first.cell.G, self.first.w_ih.K
         self.itemsize, self.has_c = self.first.cell.itemsize, self.first.cell.kind == FR_LSTM
@@ -63,7 +68,7 @@ cdef class Stack:
                 below.above = layer
             below = layer
 
-    def run(self, x, state, plans, out, sharing):
+    def run(self, x, state, plans, out):
         """
         Run whole sequences.
 
@@ -76,18 +81,17 @@ cdef class Stack:
             For both directions, of ragged sequences; None: dense.
         out : array (T,B,D*H) or None
             Where to put y.
-        sharing : callable
-            Of T and B: a `_sharing.Sharing`. Asked for work worth it only.
 
         Returns
         -------
         tuple or None
             y and the final state, as sorted. None where an argument is not a plain array, C-contiguous and of the
-            layers' type and shape: nothing has been done then.
+            layers' type and shape, or x and `out` share memory, for y is written while x is read: nothing has been done
+            then.
         """
         cdef:
             _Pass job = _Pass.__new__(_Pass)
-            Py_ssize_t T, B
+            Py_ssize_t T, B, few
             int members = 1
             long patience = 0
         if not is_plain(x, self.itemsize, 3) or shape_of(x)[2] != self.I:
@@ -97,6 +101,8 @@ cdef class Stack:
         final = self.begin_state(job, state, B)
         if final is None or not fits(y, self.itemsize, T, B, self.D * self.H, True):
             return None
+        if out is not None and overlap(x, y):
+            return None
         job.x, job.y, job.T, job.B, job.stack, job.first = <const char*>address(x), <char*>address(y), T, B, self, self.first
         job.groups, job.way = 1, ROWS
         if plans is not None:
@@ -105,8 +111,9 @@ cdef class Stack:
             job.plan = dense_plan(T, B, False)
             if self.D == 2:
                 job.plan_back = dense_plan(T, B, True)
-        if T * B * self.weights >= worth_asking(B):
-            how = sharing(T, B)
+        few = -(-job.plan.rows // max(1, job.plan.steps))  # of ragged sequences fewer and fewer run
+        if job.plan.rows * self.weights >= worth_asking(few):
+            how = self.sharing(job.plan.steps, few, self.H * self.G, self.itemsize, self.I * self.G, self.L, self.D)
             members, patience, job.way = how.members, how.patience, WAYS[how.way]
             if job.way == LAYERS and (job.ragged or self.D == 2):
                 members = 1
@@ -149,6 +156,13 @@ cdef bint fits(array, Py_ssize_t itemsize, Py_ssize_t n0, Py_ssize_t n1, Py_ssiz
         return False
     cdef const Py_ssize_t* shape = shape_of(array)
     return shape[0] == n0 and shape[1] == n1 and shape[2] == n2
+
+
+cdef bint overlap(a, b):
+    """Whether two plain arrays have memory in common."""
+    cdef const char* from_a = <const char*>address(a)
+    cdef const char* from_b = <const char*>address(b)
+    return from_a < from_b + PyArray_NBYTES(b) and from_b < from_a + PyArray_NBYTES(a)
 
 
 cdef enum Way:

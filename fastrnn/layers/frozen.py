@@ -41,20 +41,6 @@ def _stack_layers(layer: RecurrentLayer, isa: str, packed: bool) -> list[stack.L
     return result
 
 
-class _Prepared:
-    """A frozen layer's weights, packed for an instruction set."""
-
-    def __init__(self, layer: RecurrentLayer, isa: str):
-        self.layers = _stack_layers(layer, isa, packed=True)
-        self.stack = stack.Stack(self.layers)
-        w_ih, w_hh = layer.params["weight_ih_l0"], layer.params["weight_hh_l0"]
-        self._size = w_hh.size, w_hh.itemsize, w_ih.size, layer.num_layers, layer.directions
-
-    def sharing(self, steps: int, batch: int) -> _sharing.Sharing:
-        """How threads share a call."""
-        return _sharing.passing(steps, batch, *self._size)
-
-
 def _of_the_layer(name: str) -> property:
     return property(lambda self: getattr(self._layer, name), doc=f"The layer's `{name}`.")
 
@@ -67,7 +53,7 @@ class Frozen:
     layer's names: `input_size`, `hidden_size`, `output_size`, `num_layers`, `bidirectional`, `batch_first`, `dtype`.
     """
 
-    __slots__ = ("_layer", "_packs", "_prepared")
+    __slots__ = ("_layer", "_packs", "_plain", "_stacks")
 
     def __init__(self, layer: RecurrentLayer):
         layer = copy.deepcopy(layer)
@@ -78,17 +64,19 @@ class Frozen:
         layer.varies = layer.varies_when_called  # what is plain but for dropout in training is packed as plain ones are
         layer.stateful, layer._remembered = False, None  # many threads may call it: a stream has the state
         object.__setattr__(self, "_layer", layer)
-        object.__setattr__(self, "_prepared", {})
+        object.__setattr__(self, "_stacks", {})
         # `_core.stack` has the directions write side by side
         object.__setattr__(self, "_packs", layer.merge == "concat" and not layer.varies)
+        # and takes arguments as they come
+        object.__setattr__(self, "_plain", not layer.batch_first and not layer.learn_initial_state)
         if self._packs and _settings.engine() == "native":
-            self._prepare(_settings.isa())
+            self._packed(_settings.isa())
 
-    def _prepare(self, isa: str) -> _Prepared:
+    def _packed(self, isa: str) -> stack.Stack:
         """The weights packed for an instruction set, once."""
-        known = self._prepared.get(isa)
+        known = self._stacks.get(isa)
         if known is None:  # two threads here at once pack the same
-            known = self._prepared[isa] = _Prepared(self._layer, isa)
+            known = self._stacks[isa] = stack.Stack(_stack_layers(self._layer, isa, True), _sharing.passing)
         return known
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
@@ -145,15 +133,12 @@ class Frozen:
         engine, isa = _settings.resolve()
         if engine != "native" or not self._packs or reset is not None:
             return self._run_layer(x, state, lengths, out, mask, reset)
-        prepared = self._prepare(isa)
-        # y is written while x is read
-        apart = out is None or isinstance(x, PackedSequence) or not np.may_share_memory(out, x)
-        given = state is not None or not self._layer.learn_initial_state  # or zeros
-        if lengths is None and mask is None and apart and given and not self._layer.batch_first:
-            done = prepared.stack.run(x, state, None, out, prepared.sharing)
+        packed = self._stacks.get(isa) or self._packed(isa)
+        if self._plain and lengths is None and mask is None:
+            done = packed.run(x, state, None, out)
             if done is not None:
                 return done
-        return self._run_checked(prepared, x, state, lengths, out, mask)
+        return self._run_checked(packed, x, state, lengths, out, mask)
 
     def _check_out(self, out: Any, x: Any) -> None:
         layer = self._layer
@@ -178,7 +163,7 @@ class Frozen:
         return out, final
 
     def _run_checked(
-        self, prepared: _Prepared, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None, mask: Any
+        self, weights: stack.Stack, x: ArrayLike, state: Any, lengths: Any, out: np.ndarray | None, mask: Any
     ) -> tuple:
         """What calling gives, for any arguments that can be made plain, with an error for those that cannot."""
         layer = self._layer
@@ -192,16 +177,12 @@ class Frozen:
         parts = [np.zeros(shape, layer.dtype) if part is None else part for part in parts]
         lengths = _check.lengths_array(lengths, T, B)
         mask = layer._flags("mask", mask, T, B)
-        plans, sharing = None, prepared.sharing
+        plans = None
         if lengths is not None or mask is not None:
             plans = Plan(T, B, lengths, False, mask), Plan(T, B, lengths, True, mask)
             parts = [plans[0].sort_states(part) for part in parts]
-
-            def sharing(steps: int, batch: int) -> _sharing.Sharing:  # fewer and fewer sequences run
-                return prepared.sharing(plans[0].steps, -(-plans[0].rows // max(1, plans[0].steps)))
-
         start = tuple(np.ascontiguousarray(part) for part in parts)
-        y, final = prepared.stack.run(plain, start if len(start) > 1 else start[0], plans, None, sharing)
+        y, final = weights.run(plain, start if len(start) > 1 else start[0], plans, None)
         if plans is not None:
             final = final if isinstance(final, tuple) else (final,)
             final = tuple(plans[0].unsort_states(part) for part in final)
@@ -260,7 +241,7 @@ class Stream:
         else:
             isa = _settings.isa()
             native = _settings.engine() == "native"
-            layers = frozen._prepare(isa).layers if native else _stack_layers(layer, isa, packed=False)
+            layers = frozen._packed(isa).layers if native else _stack_layers(layer, isa, packed=False)
             self._stepper = Stepper(layers, self.batch_size, layer.dtype)
         self.reset()
 
