@@ -23,6 +23,8 @@
 #define V_STORE_PART_F64(p, v, n) _mm512_mask_storeu_pd(p, (__mmask8)((1u << (n)) - 1), (__m512d)(v))
 #define V_MIN_F64(a, b) (vec_f64) _mm512_min_pd((__m512d)(a), (__m512d)(b))
 #define V_MAX_F64(a, b) (vec_f64) _mm512_max_pd((__m512d)(a), (__m512d)(b))
+#define V_STREAM(p, v) _mm512_stream_si512((void *)(p), (__m512i)(v))
+#define V_STREAMED() _mm_sfence()
 #include "isa_impl.h"
 #ifdef __clang__
 #pragma clang attribute pop

@@ -12,6 +12,8 @@
 #undef HIGH
 #undef OVER
 #undef SWAP_LOW
+#undef HALVES_LOW
+#undef HALVES_HIGH
 #undef SWAP_HIGH
 #undef SHUFFLE
 #undef ZIP_LOW

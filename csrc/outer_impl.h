@@ -70,11 +70,14 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
         FR(outer_of_few)(c, ldc, a, lda, b, ldb, M, N, K, add);
         return;
     }
+    /* what is written once, in whole lines */
+    const int stream = !add && K <= OUTER_BLOCK && M * N * (ptrdiff_t)sizeof(REAL) >= PAST_CACHES && FR(streams)(c) &&
+                       N % VL == 0 && ldc % VL == 0;
     REAL *panel = scratch; /* aligned, for its loads; the strips come after it */
     ptrdiff_t k = 0;
     do {
         const ptrdiff_t n = K - k < OUTER_BLOCK ? K - k : OUTER_BLOCK;
-        const int adds = add || k > 0;
+        const int adds = stream ? STREAM : add || k > 0;
         const REAL *from = a + k * lda;
         REAL *strips = scratch + n * 4 * VL;
         ptrdiff_t packed_for = 0; /* how many strips there are */
@@ -106,6 +109,7 @@ static void FR(outer)(REAL *c, ptrdiff_t ldc, const REAL *a, ptrdiff_t lda, cons
         }
         k += OUTER_BLOCK;
     } while (k < K);
+    if (stream) FR(streamed)();
 }
 
 /* In blocks, as everything is summed here. */
@@ -127,6 +131,7 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef K_BLOCK
 #undef ADD
 #undef GO_ON
+#undef STREAM
 #undef DEPTH
 #undef OUTER_BLOCK
 #undef TILE_ROWS

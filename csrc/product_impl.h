@@ -30,7 +30,8 @@
  *    78 and 90. Without the change of place the halves gained less, and lost below K=256.
  * G: Weights whose columns lie along memory are transposed VL by VL in registers: (512,2048) 980 -> 375 us, (128,512) 26 -> 11 us
  *    on a Zen 3, against number by number. What of their columns comes next is asked for, as each may lie in a page of its
- *    own: (1024,4096) 1.2 times as fast with AVX-512 and 1.3 with AVX2, (2048,8192) 1.25 and 1.35 (Zen 4).
+ *    own: (1024,4096) 1.2 times as fast with AVX-512 and 1.3 with AVX2, (2048,8192) 1.25 and 1.35 (Zen 4). So are all lines of
+ *    rows that are copied: (4096,1024) 1.5 times as fast as with two of four (Zen 4).
  * H: With AVX2 tiles of 4 to 6 rows by 2 vectors and of 4 by 3 are written out, see tile_avx2.h; but for a panel's only
  *    tile, which has a line to ask for with each step. What counts is how few instructions they are: a core that others
  *    use too has fewer to give, though multiply-adds alone are as fast as ever. On such a Zen 3 (products of 60 to 80 of
@@ -52,13 +53,19 @@
  * M: Of one row with weights whose rows lie along memory, some rows pass by together. Down a strip of 4 vectors, lines 2 or
  *    4 KB apart drove one another out of the cache: (256,1024) 36 -> 77 GB/s, (2048,512) 54 -> 70, (4096,1024) 25 -> 50, with
  *    AVX2 16 -> 60, 36 -> 68, 13 -> 54; other distances 0.85 to 1.1, 16 rows for 8 0.5 to 1.1 (Zen 4).
+ * N: What is packed, or made by `outer` at once, and is too large for the caches is written past them, where a vector is a
+ *    line: else each line is read before it is written. Packing (1024,4096) 1.9 times as fast, (2048,8192) 1.7, c (4096,1024)
+ *    of `outer` 1.15, (8192,2048) 1.27; of 4 MB in a loop of nothing else 0.9, but a training step of an RNN, T=25 B=1
+ *    I=H=1024, 1.1, an LSTM, T=50 B=1 I=H=512, 1.02 (Zen 4). With vectors of half a line `outer` 0.7 to 0.8.
  */
 #define K_BLOCK 64
 #define MAX_ROWS 8
 #define ADD 1
 #define GO_ON 2 /* see I */
+#define STREAM 3 /* see N */
 #define DEPTH 1024
 #define PACKED_AT_ONCE 128
+#define PAST_CACHES (4 * 1024 * 1024) /* see N */
 #define ROWS_AHEAD 24 /* each row may be in a page of its own: W (1536,512) for 50 rows 1.95 -> 1.37 ms */
 #define ROWS_OF_SUMS 64
 #define ROWS_AT_ONCE 8
@@ -112,7 +119,9 @@ static FR_INLINE void FR(put_sums)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, cons
         const ptrdiff_t n = v + 1 < NV ? VL : lanes;                                                                   \
         FR(store)(p, add == ADD ? FR(load)(p, n) + sum[r * NV + v] : sum[r * NV + v], n);                              \
     }
-    if (lanes == VL)
+    if (add == STREAM)
+        EACH_SUM FR(put)(c + r * ldc + v * VL, sum[r * NV + v], 1);
+    else if (lanes == VL)
         PUT(VL)
     else
         PUT(lanes)
@@ -169,13 +178,13 @@ static FR_INLINE void FR(any_tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, cons
 static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const REAL *a, ptrdiff_t row, ptrdiff_t step,
                                const REAL *w, ptrdiff_t ldw, ptrdiff_t half, ptrdiff_t K, ptrdiff_t chain, int add,
                                const REAL *before, const REAL *soon, ptrdiff_t pace, const int R, const int NV) {
-    if (ldc > SUMS_ROW) FR_UNROLL for (int r = 0; r < R; r++) PREFETCH_TO_WRITE(c + r * ldc); /* J */
+    if (ldc > SUMS_ROW && add != STREAM) FR_UNROLL for (int r = 0; r < R; r++) PREFETCH_TO_WRITE(c + r * ldc); /* J */
 #ifdef V_WRITTEN /* H */
     const ptrdiff_t bytes = sizeof(REAL);
     const int by_rows = step == 1 && 2 * pace <= LINE, by_steps = row == 1 && step == R;
     if (V_WRITTEN(R, NV) && ldw == NV * VL && (by_rows || by_steps)) {
         vec total[MAX_ROWS * 4];
-        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV), direct = lanes == VL && add != ADD;
+        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV), direct = lanes == VL && add != ADD && add != STREAM;
         REAL *to = direct ? c : (REAL *)total;
         const ptrdiff_t ldto = (direct ? ldc : NV * VL) * bytes;
         if (by_rows)
@@ -266,17 +275,18 @@ static FR_INLINE ptrdiff_t FR(last_lanes)(ptrdiff_t columns_left, ptrdiff_t NV) 
 static ptrdiff_t FR(packed_size)(ptrdiff_t K, ptrdiff_t N) { return (N + VL - 1) / VL * VL * K; }
 
 /* VL columns of a packed panel: to[k*width + l] = from[l][k] for k0 <= k < k1; see G. */
-static FR_INLINE void FR(pack_columns)(REAL *to, ptrdiff_t width, const REAL *const *from, ptrdiff_t k0, ptrdiff_t k1) {
+static FR_INLINE void FR(pack_columns)(REAL *to, ptrdiff_t width, const REAL *const *from, ptrdiff_t k0, ptrdiff_t k1,
+                                       ptrdiff_t ahead, int stream) {
     ptrdiff_t k = k0;
 #if VL > 1
     for (; k + VL <= k1; k += VL) {
         vec v[VL];
         FR_UNROLL_ALL for (int l = 0; l < VL; l++) {
             v[l] = FR(load)(from[l] + k, VL);
-            PREFETCH(from[l] + k + PACKED_AT_ONCE);
+            PREFETCH(from[l] + k + ahead);
         }
         FR(transpose)(v);
-        FR_UNROLL_ALL for (int l = 0; l < VL; l++) FR(store)(to + (k + l) * width, v[l], VL);
+        FR_UNROLL_ALL for (int l = 0; l < VL; l++) FR(put)(to + (k + l) * width, v[l], stream);
     }
 #endif
     for (; k < k1; k++)
@@ -291,24 +301,25 @@ static FR_INLINE ptrdiff_t FR(vector_at)(ptrdiff_t v, ptrdiff_t NV, ptrdiff_t K)
 /* The K rows of a panel of NV vectors, the last of which has `lanes`: copied one after another. With NV in a loop it took 6 to 12
  * times as long within the L2 cache, and products with weights that are used once, (25,1024)(1024,256) 1.8 times, (100,512)
  * (512,128) 1.4, (1600,2048)(2048,512) 1.03 (AVX2). */
-static FR_INLINE void FR(pack_rows)(REAL *to, const REAL *from, ptrdiff_t step, ptrdiff_t K, const int NV, ptrdiff_t lanes) {
+static FR_INLINE void FR(pack_rows)(REAL *to, const REAL *from, ptrdiff_t step, ptrdiff_t K, const int NV, ptrdiff_t lanes,
+                                    int stream) {
     const ptrdiff_t ldw = LDW(NV);
     for (ptrdiff_t k = 0; k < K; k++, from += step, to += ldw) {
-        PREFETCH(from + ROWS_AHEAD * step);
-        if (NV * VL > LINE) PREFETCH(from + ROWS_AHEAD * step + LINE);
+        FR_UNROLL for (ptrdiff_t i = 0; i < NV * VL; i += LINE) PREFETCH(from + ROWS_AHEAD * step + i);
         vec v[4];
         FR_UNROLL for (int i = 0; i < NV; i++) v[i] = FR(load)(from + i * VL, i + 1 < NV ? VL : lanes);
-        FR_UNROLL for (int i = 0; i < NV; i++) FR(store)(to + FR(vector_at)(i, NV, K), v[i], VL);
+        FR_UNROLL for (int i = 0; i < NV; i++) FR(put)(to + FR(vector_at)(i, NV, K), v[i], stream);
     }
 }
 
 /* A panel whose columns lie along memory; some steps at a time, so that what is written stays in the L1 cache until its lines
  * are full. */
 static FR_INLINE void FR(pack_panel)(REAL *to, const REAL *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N,
-                                     ptrdiff_t NV) {
+                                     ptrdiff_t NV, int stream) {
     const ptrdiff_t ldw = LDW(NV);
     for (ptrdiff_t k0 = 0; k0 < K; k0 += PACKED_AT_ONCE) {
         const ptrdiff_t k1 = k0 + PACKED_AT_ONCE < K ? k0 + PACKED_AT_ONCE : K;
+        const ptrdiff_t ahead = k1 < K ? PACKED_AT_ONCE : 4 * VL * column - k0; /* of these columns, or of the next ones */
         for (ptrdiff_t v = 0; v < NV; v++) {
             const ptrdiff_t n = N - v * VL < VL ? N - v * VL : VL;
             const REAL *from = w + v * VL * column;
@@ -316,7 +327,7 @@ static FR_INLINE void FR(pack_panel)(REAL *to, const REAL *w, ptrdiff_t column, 
             if (step == 1 && n == VL) {
                 const REAL *columns[VL];
                 for (ptrdiff_t l = 0; l < VL; l++) columns[l] = from + l * column;
-                FR(pack_columns)(vector, ldw, columns, k0, k1);
+                FR(pack_columns)(vector, ldw, columns, k0, k1, ahead, stream);
             } else {
                 for (ptrdiff_t l = 0; l < VL; l++)
                     for (ptrdiff_t k = k0; k < k1; k++) vector[k * ldw + l] = l < n ? from[l * column + k * step] : 0;
@@ -326,12 +337,13 @@ static FR_INLINE void FR(pack_panel)(REAL *to, const REAL *w, ptrdiff_t column, 
 }
 
 static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t step, ptrdiff_t K, ptrdiff_t N) {
+    const int stream = K * N * (ptrdiff_t)sizeof(REAL) >= PAST_CACHES && FR(streams)(packed);
     for (ptrdiff_t first = 0; first < N; first += 4 * VL) {
         const ptrdiff_t NV = FR(panel_vectors)(N - first), lanes = N - first - (NV - 1) * VL;
         const REAL *from = w + first * column;
 #define ROWS_OF(NV)                                                                                                    \
-    lanes < VL ? FR(pack_rows)(packed, from, step, K, NV, lanes) : FR(pack_rows)(packed, from, step, K, NV, VL)
-        if (column != 1) FR(pack_panel)(packed, from, column, step, K, N - first, NV);
+    lanes < VL ? FR(pack_rows)(packed, from, step, K, NV, lanes, stream) : FR(pack_rows)(packed, from, step, K, NV, VL, stream)
+        if (column != 1) FR(pack_panel)(packed, from, column, step, K, N - first, NV, stream);
         else if (NV == 4) ROWS_OF(4);
         else if (NV == 3) ROWS_OF(3);
         else if (NV == 2) ROWS_OF(2);
@@ -339,6 +351,7 @@ static void FR(pack)(REAL *packed, const REAL *w, ptrdiff_t column, ptrdiff_t st
 #undef ROWS_OF
         packed += K * NV * VL;
     }
+    if (stream) FR(streamed)();
 }
 
 /* c = a w for M rows and one panel, whose `half` lies that far behind; for `add` see the tile. Rows are split evenly:

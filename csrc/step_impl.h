@@ -36,6 +36,7 @@ static ptrdiff_t FR(step_size)(int cell, ptrdiff_t H) { /* all full blocks, and 
 static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     const ptrdiff_t U = FR(block_units)(cell), G = FR(gates_of)[cell];
     packed += first * U * G * H;
+    const int stream = (last - first) * U * G * H * (ptrdiff_t)sizeof(REAL) >= PAST_CACHES && FR(streams)(packed);
     for (ptrdiff_t j = first * U; j < H && j < last * U; j += U) {
         const ptrdiff_t n = H - j < U ? H - j : U, NV = (G * n + VL - 1) / VL;
         const ptrdiff_t width = NV * VL, ldw = LDW(NV);
@@ -44,10 +45,11 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
         /* Some steps at a time, as in FR(pack). */
         for (ptrdiff_t k0 = 0; k0 < H; k0 += PACKED_AT_ONCE) {
             const ptrdiff_t k1 = k0 + PACKED_AT_ONCE < H ? k0 + PACKED_AT_ONCE : H;
+            const ptrdiff_t ahead = k1 < H ? PACKED_AT_ONCE : U * H - k0;
             for (ptrdiff_t v = 0; v * VL < width; v++) {
                 REAL *to = packed + FR(vector_at)(v, NV, H);
                 if ((v + 1) * VL <= G * n)
-                    FR(pack_columns)(to, ldw, from + v * VL, k0, k1);
+                    FR(pack_columns)(to, ldw, from + v * VL, k0, k1, ahead, stream);
                 else
                     for (ptrdiff_t col = v * VL, l = 0; l < VL; col++, l++)
                         for (ptrdiff_t k = k0; k < k1; k++) to[k * ldw + l] = col < G * n ? from[col][k] : 0;
@@ -55,6 +57,7 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
         }
         packed += H * width;
     }
+    if (stream) FR(streamed)();
 }
 
 /* --- the new state of n units from j0 on, for `rows` rows from m0 on -------------------------------------------- */

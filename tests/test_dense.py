@@ -62,6 +62,16 @@ def test_a_sequence_alone_has_the_bits_it_has_in_a_batch(native, variant, dtype,
             assert np.array_equal(getattr(grads, name), wanted[:, 1:2] if name == "x" else wanted[1:2]), name
 
 
+def test_a_first_step_has_the_bits_of_one_alone_whose_weights_are_not_packed(native, variant):
+    """Of 4 MB and more they are packed past the caches."""
+    H = {"lstm": 529, "gru": 730, "rnn": 1033}[variant.cell]
+    problem = helpers.make(variant, 2, 2, 3, H, np.float32)
+    with native.active():
+        outputs, _ = helpers.forward(problem)
+        first, _ = helpers.forward(problem.with_arrays(x=problem.arrays["x"][:1]))
+    assert np.array_equal(first["y"][0], outputs["y"][0])
+
+
 @pytest.mark.parametrize("absent", [("b_ih",), ("b_hh",), ("b_ih", "b_hh"), ("h0",), ("c0",), ("h0", "c0")], ids=str)
 def test_what_may_be_none(monkeypatch, variant, absent):
     problem = helpers.make(variant, 4, 3, 5, 17, np.float32)

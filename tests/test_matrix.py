@@ -105,6 +105,40 @@ def test_weights_as_they_lie_give_the_same_bits(m, n, k, transposed, dtype, isa,
     np.testing.assert_array_equal(unpacked, packed)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_weights_that_are_packed_past_the_caches(transposed, dtype, isa):
+    """Of 4 MB and more: the same bits as in parts that are small, columns that end within a vector and a panel too."""
+    a, w = draw((3, 1030), dtype, 1), draw((1100, 1030), dtype, 2)
+    given = np.ascontiguousarray(w.T) if transposed else w
+    whole, parts = np.empty((3, 1100), dtype), np.empty((3, 1100), dtype)
+    multiply_into(Matrix(given, transposed, isa), whole, a)
+    for n in range(0, 1100, 192):
+        part = np.ascontiguousarray(given[:, n : n + 192] if transposed else given[n : n + 192])
+        multiply_into(Matrix(part, transposed, isa), parts[:, n : n + 192], a)
+    np.testing.assert_array_equal(whole, parts)
+    np.testing.assert_allclose(whole, a @ w.T, rtol=0, atol=2e-3 if dtype == np.float32 else 1e-11)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("columns, apart, shift", [(1088, 1088, 0), (1088, 1088, 1), (1088, 1093, 0), (1081, 1088, 0)])
+def test_an_outer_product_past_the_caches(columns, apart, shift, isa):
+    """Where lines are whole and where they are not; what lies between the rows is not touched."""
+    a, b = draw((21, 1040), np.float32, 1), draw((21, columns), np.float32, 2)
+    memory = aligned(1040 * apart + 16, np.dtype(np.float32))
+    memory[:] = np.nan
+    c = memory[shift:][: 1040 * apart].reshape(1040, apart)
+    blocks = np.array([[0, 21]], np.intp)
+    outer_into(isa, c[:, :columns], a, b, blocks)
+    part = np.empty((1040, columns), np.float32)
+    for m in range(0, 1040, 260):
+        outer_into(isa, part[m : m + 260], np.ascontiguousarray(a[:, m : m + 260]), b, blocks)
+    np.testing.assert_array_equal(c[:, :columns], part)
+    assert np.isnan(c[:, columns:]).all()
+    close(part, a.T @ b, np.float32)
+
+
 @pytest.mark.parametrize("blocks", [[[0, 5]], [[-1, 2]], [[3, 2]]])
 def test_blocks_outside_of_the_rows(blocks):
     with pytest.raises(ValueError, match="blocks"):
