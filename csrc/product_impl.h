@@ -184,7 +184,8 @@ static FR_INLINE void FR(tile)(REAL *c, ptrdiff_t ldc, ptrdiff_t lanes, const RE
     const int by_rows = step == 1 && 2 * pace <= LINE, by_steps = row == 1 && step == R;
     if (V_WRITTEN(R, NV) && ldw == NV * VL && (by_rows || by_steps)) {
         vec total[MAX_ROWS * 4];
-        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV), direct = lanes == VL && add != ADD && add != STREAM;
+        const int begun = FR(begin_sums)(total, c, ldc, lanes, add, before, R, NV);
+        const int direct = lanes == VL && add != ADD && add != STREAM;
         REAL *to = direct ? c : (REAL *)total;
         const ptrdiff_t ldto = (direct ? ldc : NV * VL) * bytes;
         if (by_rows)

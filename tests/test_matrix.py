@@ -122,7 +122,9 @@ def test_weights_that_are_packed_past_the_caches(transposed, dtype, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("columns, apart, shift", [(1088, 1088, 0), (1088, 1088, 1), (1088, 1093, 0), (1081, 1088, 0)])
+@pytest.mark.parametrize(
+    ("columns", "apart", "shift"), [(1088, 1088, 0), (1088, 1088, 1), (1088, 1093, 0), (1081, 1088, 0)]
+)
 def test_an_outer_product_past_the_caches(columns, apart, shift, isa):
     """Where lines are whole and where they are not; what lies between the rows is not touched."""
     a, b = draw((21, 1040), np.float32, 1), draw((21, columns), np.float32, 2)
