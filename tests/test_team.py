@@ -98,7 +98,6 @@ def test_a_frozen_layer_gives_the_same_bits_on_any_number_of_threads(kind, bidir
     rng = np.random.default_rng(0)
     # more multiplications than a call does alone whatever the cost model says (WORTH_ASKING, _core/team.pxd)
     layer = LAYERS[kind](40, 83, num_layers=3, bidirectional=bidirectional, batch_first=ragged, rng=1)
-    fast = layer.freeze()
     for batch in (1, 23):
         T = 30 if batch == 1 else 3
         state, lengths = states(layer, batch, rng), rng.integers(1, T + 1, batch) if ragged else None
@@ -107,7 +106,7 @@ def test_a_frozen_layer_gives_the_same_bits_on_any_number_of_threads(kind, bidir
         for members in (1, 2) if batch == 1 else (1, 2, 3):  # three meet slowly on two CPUs, so for few steps only
             always(monkeypatch, members, way)
             with fastrnn.config_context(engine="native"):
-                y, end = fast(x, state, lengths)
+                y, end = layer.freeze()(x, state, lengths)
             results.append((y, *as_tuple(end)))
         for other in results[1:]:
             for a, b in zip(results[0], other, strict=True):
@@ -136,6 +135,18 @@ def cpus(monkeypatch):
 
 def passing(T, B, H, gates=4, layers=1, directions=1):
     return _sharing.passing(T, B, gates * H * H, 4, gates * H * H, layers, directions)
+
+
+def test_ragged_sequences_are_shared_as_so_many_as_run_at_a_step(monkeypatch):
+    asked = []
+    monkeypatch.setattr(_sharing, "passing", lambda *job: asked.append(job) or _sharing.ALONE)
+    with fastrnn.config_context(engine="native"):
+        frozen = fastrnn.LSTM(128, 200, num_layers=2, bidirectional=True, rng=0).freeze()
+        x = np.zeros((3, 4, 128), np.float32)
+        frozen(x)
+        frozen(x, lengths=[3, 1, 0, 3])  # 7 steps in 3
+    of_layer = 4 * 200 * 200, 4, 4 * 200 * 128, 2, 2
+    assert asked == [(3, 4, *of_layer), (3, 3, *of_layer)]
 
 
 def test_multiplications_of_few_sequences_count_for_more(cpus):

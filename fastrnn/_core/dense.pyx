@@ -8,8 +8,8 @@ steps for what is plain; whatever is not is refused with None.
 All pointers go in bytes. Rows are those of a dense plan (plan.pyx): (T,B,width) as it lies.
 """
 cimport numpy
-from libc.string cimport memcpy, memset
 
+from libc.string cimport memcpy, memset
 
 from fastrnn._core cimport back
 from fastrnn._core.arrays cimport address, is_plain, shape_of

@@ -9,13 +9,13 @@ Sizes that are not asked for any more make room. A `Workspace` keeps them for it
 begin at 64-byte boundaries; large ones ask for huge pages, where the system has them.
 """
 cimport cython
+cimport numpy
+
 from cpython.buffer cimport PyBuffer_FillInfo
 from cpython.contextvars cimport get_value
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
-
-cimport numpy
 
 from fastrnn._core.arrays cimport float_type
 

@@ -10,8 +10,8 @@ direction and scattered after it.
 cimport cython
 
 from libc.stdlib cimport free, malloc
-from numpy cimport PyArray_NBYTES
 from libc.string cimport memcpy, memset
+from numpy cimport PyArray_NBYTES
 
 from fastrnn._core.arrays cimport address, is_plain, shape_of
 from fastrnn._core.cell cimport Cell, Sequence, walk
@@ -103,7 +103,8 @@ cdef class Stack:
             return None
         if out is not None and overlap(x, y):
             return None
-        job.x, job.y, job.T, job.B, job.stack, job.first = <const char*>address(x), <char*>address(y), T, B, self, self.first
+        job.x, job.y, job.T, job.B = <const char*>address(x), <char*>address(y), T, B
+        job.stack, job.first = self, self.first
         job.groups, job.way = 1, ROWS
         if plans is not None:
             job.ragged, (job.plan, job.plan_back) = True, plans
@@ -111,7 +112,7 @@ cdef class Stack:
             job.plan = dense_plan(T, B, False)
             if self.D == 2:
                 job.plan_back = dense_plan(T, B, True)
-        few = -(-job.plan.rows // max(1, job.plan.steps))  # of ragged sequences fewer and fewer run
+        few = (job.plan.rows + job.plan.steps - 1) // max(1, job.plan.steps)  # of ragged sequences fewer and fewer run
         if job.plan.rows * self.weights >= worth_asking(few):
             how = self.sharing(job.plan.steps, few, self.H * self.G, self.itemsize, self.I * self.G, self.L, self.D)
             members, patience, job.way = how.members, how.patience, WAYS[how.way]
