@@ -278,6 +278,7 @@ static ptrdiff_t FR(packed_size)(ptrdiff_t K, ptrdiff_t N) { return (N + VL - 1)
 /* VL columns of a packed panel: to[k*width + l] = from[l][k] for k0 <= k < k1; see G. */
 static FR_INLINE void FR(pack_columns)(REAL *to, ptrdiff_t width, const REAL *const *from, ptrdiff_t k0, ptrdiff_t k1,
                                        ptrdiff_t ahead, int stream) {
+    (void)ahead, (void)stream; /* of scalars */
     ptrdiff_t k = k0;
 #if VL > 1
     for (; k + VL <= k1; k += VL) {
