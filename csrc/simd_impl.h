@@ -2,8 +2,8 @@
  *
  * In:  REAL, INT (the unsigned integer of REAL's width), VL (lanes; 1 means plain scalars), FR(name) (adds a suffix).
  *      Optional, where the instruction set has something better than the portable form below, each measured:
- *      V_LOAD_PART, V_STORE_PART, V_MIN, V_MAX.
- * Out: vec, ivec, OVER, and the inline functions load, store, splat, bits, from_bits, transpose, vmin, vmax.
+ *      V_LOAD_PART, V_STORE_PART, V_MIN, V_MAX; V_STREAM and V_STREAMED where a vector is a line of the caches.
+ * Out: vec, ivec, OVER, and the inline functions load, store, streams, put, streamed, splat, bits, from_bits, transpose, vmin, vmax.
  */
 #if VL > 1
 typedef REAL FR(vec) __attribute__((vector_size(VL * sizeof(REAL))));

@@ -93,11 +93,8 @@ class Cache:
     __slots__ = ("_gates", "_kept", "cell", "engine", "y")
 
     def __init__(self, cell: str, engine: str, y: np.ndarray, *kept: Any, gates: Callable[[], dict[str, np.ndarray]]):
-        self._keep(cell, engine, y, kept)
+        y.setflags(write=False)
         self._gates: Callable[[], dict[str, np.ndarray]] | None = gates
-
-    def _keep(self, cell: str, engine: str, y: np.ndarray, kept: tuple) -> None:
-        y.setflags(False)  # write
         self.cell, self.engine, self.y = cell, engine, y
         self._kept = [kept]  # of two threads, or of a copy of this cache, one can take it out
 

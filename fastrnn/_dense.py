@@ -19,7 +19,7 @@ GRADS = {"rnn": RNNGrads, "lstm": LSTMGrads, "gru": GRUGrads}
 
 
 class DenseCache(Cache):
-    """That of a pass by the short way, made in a quarter of a microsecond and not 0.8."""
+    """That of a pass by the short way, made without what others need besides."""
 
     __slots__ = ()
 
@@ -71,4 +71,4 @@ def backward(
         dy, states = _check.output_gradients(cell, "compiled", cache, dy, ends)
         arrays = dy, *states, *([] if cell == "lstm" else [None]), _check.step_gradients(cache, dc)
         grads = kept.backward(cache.take, *arrays, need)
-    return tuple.__new__(GRADS[cell], grads)  # a third of the time that its own __new__ takes
+    return tuple.__new__(GRADS[cell], grads)  # past the class's own __new__, which is Python

@@ -53,7 +53,7 @@ class Frozen:
     layer's names: `input_size`, `hidden_size`, `output_size`, `num_layers`, `bidirectional`, `batch_first`, `dtype`.
     """
 
-    __slots__ = ("_layer", "_packs", "_plain", "_stacks")
+    __slots__ = ("_from_zeros", "_layer", "_packs", "_plain", "_stacks")
 
     def __init__(self, layer: RecurrentLayer):
         layer = copy.deepcopy(layer)
@@ -67,8 +67,9 @@ class Frozen:
         object.__setattr__(self, "_stacks", {})
         # `_core.stack` has the directions write side by side
         object.__setattr__(self, "_packs", layer.merge == "concat" and not layer.varies)
-        # and takes arguments as they come
-        object.__setattr__(self, "_plain", not layer.batch_first and not layer.learn_initial_state)
+        # and takes x and a state as they come, and, unless it has learned one, no state
+        object.__setattr__(self, "_plain", not layer.batch_first)
+        object.__setattr__(self, "_from_zeros", not layer.learn_initial_state)
         if self._packs and _settings.engine() == "native":
             self._packed(_settings.isa())
 
@@ -134,7 +135,7 @@ class Frozen:
         if engine != "native" or not self._packs or reset is not None:
             return self._run_layer(x, state, lengths, out, mask, reset)
         packed = self._stacks.get(isa) or self._packed(isa)
-        if self._plain and lengths is None and mask is None:
+        if self._plain and lengths is None and mask is None and (self._from_zeros or state is not None):
             done = packed.run(x, state, None, out)
             if done is not None:
                 return done
