@@ -12,6 +12,7 @@ from fastrnn import _dense, _sharing, functional
 SHAPES = [
     *((1, 1, 5, 3), (1, 1, 8, 48), (1, 4, 9, 70), (1, 3, 40, 340), (1, 1, 70, 330), (1, 80, 30, 130)),
     *((7, 1, 3, 40), (5, 3, 16, 33), (300, 2, 4, 17), (3, 70, 40, 96)),
+    *((1, 1, 1300, 240), (4, 1, 600, 130)),  # threads share products with x and not those with h
 ]
 
 

@@ -16,10 +16,10 @@ from fastrnn._core.arrays cimport address, is_plain, shape_of
 from fastrnn._core.cell cimport Cell, Loop
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_GRU_UPDATE, FR_RNN_TANH, find_table,
                                     fr_kernels, fr_step, kernels_of)
-from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer
+from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer, outer_blocks
 from fastrnn._core.memory cimport Block, array_in, new_array, room
 from fastrnn._core.plan cimport Plan, dense_plan
-from fastrnn._core.team cimport flush, restore, worth_asking
+from fastrnn._core.team cimport flush, restore, share, worth_asking
 
 import numpy as np
 
@@ -52,13 +52,18 @@ cdef class Pass:
     cdef char* c0                   # (B,H)
     cdef char* c                    # (T*B,H)
     cdef char* extra                # (T*B,H)
+    # while a pass runs
+    cdef char* scratch              # of what is done alone, see `prepare`
+    cdef Py_ssize_t* blocks         # of sums over all rows
+    cdef Py_ssize_t blocks_count
 
     cdef bint accept(self, str kind, str isa, x, w_ih, w_hh, b_ih, b_hh):
         """Take the arguments in, but for states; False if they are not plain."""
         cdef const Py_ssize_t* shape
-        if type(x) is not numpy.ndarray or kind not in KINDS:
+        number = KINDS.get(kind)
+        if type(x) is not numpy.ndarray or number is None:
             return False
-        self.kind, self.item = KINDS[kind], x.itemsize
+        self.kind, self.item = number, numpy.PyArray_ITEMSIZE(<numpy.ndarray>x)
         cdef Py_ssize_t G = 4 if self.kind == FR_LSTM else 3 if self.kind in (FR_GRU, FR_GRU_RESET) else 1
         if self.item != 4 and self.item != 8 or not is_plain(x, self.item, 3):
             return False
@@ -128,48 +133,71 @@ cdef class Pass:
         """What is kept, in bytes."""
         return self.states.nbytes + self.kept.nbytes
 
-    cdef multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
-                  bint transposed):
+    cdef bint alone(self, Py_ssize_t k) noexcept nogil:
+        """Whether products with weights (gates_width,k), or parts of them, are too small to share."""
+        cdef Py_ssize_t rows = self.T * self.B
+        return rows * self.gates_width * k < worth_asking(rows)
+
+    cdef Block prepare(self, Py_ssize_t before):
+        """
+        Scratch for all that is done alone, behind so many bytes for other things: whoever makes it keeps it as long as it
+        is needed. Small passes are one piece without Python, for which each block and each return to it would be a tenth of
+        a microsecond.
+        """
+        cdef Py_ssize_t width, most = 0
+        for width in (self.I, self.H):
+            if self.alone(width):
+                most = max(most, COLUMNS * max(self.gates_width, width),
+                           self.kernels.outer_size(self.gates_width, width, self.T * self.B))
+        before = (before + 63) & ~63
+        cdef Block block = room(before + most * self.item)
+        self.scratch = block.data + before
+        return block
+
+    cdef int multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
+                      bint transposed) except -1 nogil:
         """c = a (rows,k) W', or with `transposed` a (rows,n) W, for W (n,k), which is read once."""
         cdef:
             Py_ssize_t m = self.T * self.B
-            Multiplication job
-        if m * n * k < worth_asking(self.T * self.B):
-            self.multiply_alone(c, a, lda, w, m, n, k, transposed)
-            return
+            unsigned long long mode
+        if not self.alone(k):
+            with gil:
+                self.multiply_together(c, a, lda, w, n, k, transposed)
+            return 0
+        mode = flush()
+        if transposed:
+            self.kernels.multiply_once(c, k, a, lda, w, 1, k, m, n, k, False, self.scratch)
+        else:
+            self.kernels.multiply_once(c, n, a, lda, w, k, 1, m, k, n, False, self.scratch)
+        restore(mode)
+        return 0
+
+    cdef multiply_together(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
+                           bint transposed):
+        """The same by as many threads as it is worth."""
+        cdef:
+            Py_ssize_t m = self.T * self.B
+            Multiplication job = Multiplication.__new__(Multiplication)
         # by columns, where there are panels for all, or else by rows, see matrix.pyx
         how = self.sharing.independent(m * n * k, max(m // self.sharing.ROWS, (k if transposed else n) // COLUMNS), m)
-        job = Multiplication.__new__(Multiplication)
         job.w = Matrix.__new__(Matrix)
         job.w.set(self, w, n, k, self.dtype, self.kernels, transposed, how.members)
         job.c, job.ldc, job.a, job.lda, job.m = c, job.w.N, a, lda, m
         job.go(how.members, how.patience)
 
-    cdef multiply_alone(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t m, Py_ssize_t n,
-                        Py_ssize_t k, bint transposed):
-        """The same without what threads have in common, which small products would wait for."""
-        cdef:
-            Block scratch = room(COLUMNS * self.item * (n if transposed else k))
-            unsigned long long mode
-        with nogil:
-            mode = flush()
-            if transposed:
-                self.kernels.multiply_once(c, k, a, lda, w, 1, k, m, n, k, False, scratch.data)
-            else:
-                self.kernels.multiply_once(c, n, a, lda, w, k, 1, m, k, n, False, scratch.data)
-            restore(mode)
-
     cdef loop_sharing(self):
         """How threads share the time loop."""
-        if self.T * self.B * self.gates_width * self.H < worth_asking(self.T * self.B):
+        if self.alone(self.H):
             return self.sharing.ALONE
         return self.sharing.passing(self.T, self.B, self.gates_width * self.H, self.item)
 
     cdef Matrix recurrent(self, Py_ssize_t first, Py_ssize_t rows, sharing):
         """So many rows of W_hh, from the first on, for the way back; packed, but for a single step, by those who share it."""
         cdef Matrix matrix = Matrix.__new__(Matrix)
+        cdef bint alone = self.alone(self.H)
+        cdef int unpacked_for = 0 if self.T > 1 else 1 if alone else sharing.members
         matrix.set(self, self.w_hh + first * self.H * self.item, rows, self.H, self.dtype, self.kernels, True,
-                   sharing.members if self.T == 1 else 0, sharing.by_units)
+                   unpacked_for, not alone and sharing.by_units, self.scratch if alone else NULL)
         return matrix
 
     cdef forward(self, h0, c0, b_ih, b_hh, bint reverse, cache_of):
@@ -193,7 +221,6 @@ cdef class Pass:
         if lstm and not self.copy_state(self.c0, c0):
             return None
         if self.T == 1:
-            self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
             self.step(begin, bias)
         else:
             self.steps(begin, bias)
@@ -208,9 +235,12 @@ cdef class Pass:
         """The time loop."""
         cdef Cell cell = Cell.__new__(Cell)
         cdef Loop loop = Loop.__new__(Loop)
+        cdef Block scratch
         sharing = self.loop_sharing()
         if sharing.by_units or self.gates_width * self.I * self.item > SMALL_BYTES:
-            self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
+            scratch = self.prepare(0)
+            with nogil:
+                self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
         else:
             loop.x, loop.w_ih = self.x, Matrix.__new__(Matrix)
             loop.w_ih.set(self, self.w_ih, self.gates_width, self.I, self.dtype, self.kernels, False, 0)
@@ -225,25 +255,26 @@ cdef class Pass:
     cdef step(self, char* begin, const char* bias):
         """A single one, whose weights are not worth packing."""
         cdef:
-            Py_ssize_t H = self.H
-            Block product = room(self.B * self.gates_width * self.item)
+            Py_ssize_t H = self.H, G = self.gates_width, once = 2 * H if self.kind == FR_GRU_RESET else G
+            Block room_for_all = self.prepare(self.B * G * self.item)
+            char* product = room_for_all.data
             fr_step s
         memset(&s, 0, sizeof(s))
         s.h, s.ldh, s.h_prev, s.ld_prev, s.gates, s.extra = self.h, H, begin, H, self.gates, self.extra
         s.c, s.c_prev, s.bias, s.B, s.H, s.save = self.c, self.c0, bias, self.B, H, True
-        # product (B,N) = h0 W', for the GRU that resets before it first of r z, then of n with r h0
-        self.multiply(product.data, begin, H, self.w_hh, 2 * H if self.kind == FR_GRU_RESET else self.gates_width, H, False)
-        self.step_gates(&s, self.kind, product)
-        if self.kind == FR_GRU_RESET:
-            self.multiply(product.data, self.extra, H, self.w_hh + 2 * H * H * self.item, H, H, False)
-            self.step_gates(&s, FR_GRU_UPDATE, product)
-
-    cdef void step_gates(self, const fr_step* s, int kind, Block product) noexcept:
-        cdef unsigned long long mode
         with nogil:
-            mode = flush()
-            self.kernels.step_gates(s, kind, product.data)
-            restore(mode)
+            self.multiply(self.gates, self.x, self.I, self.w_ih, G, self.I, False)
+            # product (B,N) = h0 W', for the GRU that resets before it first of r z, then of n with r h0
+            self.multiply(product, begin, H, self.w_hh, once, H, False)
+            self.step_gates(&s, self.kind, product)
+            if self.kind == FR_GRU_RESET:
+                self.multiply(product, self.extra, H, self.w_hh + 2 * H * H * self.item, H, H, False)
+                self.step_gates(&s, FR_GRU_UPDATE, product)
+
+    cdef void step_gates(self, const fr_step* s, int kind, char* product) noexcept nogil:
+        cdef unsigned long long mode = flush()
+        self.kernels.step_gates(s, kind, product)
+        restore(mode)
 
     cdef last(self, const char* rows):
         """A copy of the last step's rows (B,H)."""
@@ -273,7 +304,7 @@ cdef class Pass:
             Py_ssize_t nbytes = rows * H * self.item
             bint lstm = self.kind == FR_LSTM
             back.Loop loop
-            Block zeros
+            Block zeros, room_for_all
             const char* of_y
             const char* of_c = NULL
         dh, dc = new_array(self.item, 2, self.B, H), new_array(self.item, 2, self.B, H) if lstm else None
@@ -293,6 +324,9 @@ cdef class Pass:
                 return None
         take()
         sharing = self.loop_sharing()
+        room_for_all = self.prepare(self.list_blocks(NULL) * 2 * sizeof(Py_ssize_t))
+        self.blocks = <Py_ssize_t*>room_for_all.data
+        self.blocks_count = self.list_blocks(self.blocks)
         if lstm:
             loop = self.lstm_loop(<char*>address(dc), of_c, sharing)
         elif self.gates == self.h:
@@ -300,8 +334,9 @@ cdef class Pass:
         else:
             loop = self.gru_loop(sharing)
         loop.set(self.kernels, self.plan, 0, self.T, H, self.item, <char*>address(dh), of_y)
-        loop.go(sharing)
-        return self.gradients(loop.gates, dh, dc, need)
+        if not self.alone(H):
+            loop.go(sharing)
+        return self.gradients(loop, dh, dc, need)
 
     cdef back.Loop lstm_loop(self, char* dc, const char* dcs, sharing):
         cdef back.LSTMLoop loop = back.LSTMLoop.__new__(back.LSTMLoop)
@@ -328,87 +363,112 @@ cdef class Pass:
         self.owners = *self.owners, drh
         return loop
 
-    cdef gradients(self, const char* dgates, dh, dc, frozenset need):
-        """All of them, from those of the gates."""
+    cdef gradients(self, back.Loop loop, dh, dc, frozenset need):
+        """All of them, from those of the gates; if these are made alone, they are made here."""
         cdef:
-            Py_ssize_t H = self.H, G = self.gates_width, I = self.I, rows = self.T * self.B, item = self.item
-            Block sums = self.blocks_of_sums()
+            Py_ssize_t H = self.H, G = self.gates_width, I = self.I, item = self.item, ldn = G
+            bint gru = self.kind == FR_GRU or self.kind == FR_GRU_RESET, copied
+            bint all_needed = len(need) == (8 if self.kind == FR_LSTM else 7)  # of the fields of fastrnn._cache.LSTMGrads
+            Py_ssize_t first = 2 * H if gru else G      # of the rows of W_hh
+            const char* dgates = loop.gates
             const char* previous = self.states.data + (self.B * H * item if self.plan.reverse else 0)
             const char* dn = dgates + 2 * H * item
             const char* n_times = previous
-            Py_ssize_t ldn = G
-            char* target
-            bint gru = self.kind == FR_GRU or self.kind == FR_GRU_RESET
+            char* to_x = NULL
+            char* to_ih = NULL
+            char* to_hh = NULL
+            char* to_b_ih = NULL
+            char* to_b_hh = NULL
         dx = dw_ih = dw_hh = db_ih = db_hh = None
         if gru:
-            # extra is now the gradient of h(t-1) W_hn' + b_hn, or still r h(t-1), which W_hn was multiplied with
+            # extra is then the gradient of h(t-1) W_hn' + b_hn, or still r h(t-1), which W_hn was multiplied with
             if self.kind == FR_GRU:
                 dn, ldn = self.extra, H
             else:
                 n_times = self.extra
-        if "x" in need:
+        if all_needed or "x" in need:
             dx = new_array(item, 3, self.T, self.B, I)
-            self.multiply(<char*>address(dx), dgates, G, self.w_ih, G, I, True)
-        if "w_ih" in need:
+            to_x = <char*>address(dx)
+        if all_needed or "w_ih" in need:
             dw_ih = new_array(item, 2, G, I)
-            self.outer(sums, <char*>address(dw_ih), dgates, G, G, self.x, I)
-        if "w_hh" in need:
+            to_ih = <char*>address(dw_ih)
+        if all_needed or "w_hh" in need:
             dw_hh = new_array(item, 2, G, H)
-            target = <char*>address(dw_hh)
-            self.outer(sums, target, dgates, G, 2 * H if gru else G, previous, H)
-            if gru:
-                self.outer(sums, target + 2 * H * H * item, dn, ldn, H, n_times, H)
-        if self.has_b_ih and "b_ih" in need:
+            to_hh = <char*>address(dw_hh)
+        if self.has_b_ih and (all_needed or "b_ih" in need):
             db_ih = new_array(item, 1, G)
-            self.sum(sums, <char*>address(db_ih), dgates, G, G)
-        if self.has_b_hh and "b_hh" in need:
+            to_b_ih = <char*>address(db_ih)
+        if self.has_b_hh and (all_needed or "b_hh" in need):
             db_hh = new_array(item, 1, G)
-            target = <char*>address(db_hh)
-            if db_ih is not None and self.kind != FR_GRU:
-                memcpy(target, <char*>address(db_ih), G * item)
-            else:
-                self.sum(sums, target, dgates, G, 2 * H if gru else G)
+            to_b_hh = <char*>address(db_hh)
+        copied = to_b_ih != NULL and to_b_hh != NULL and self.kind != FR_GRU
+        with nogil:
+            if self.alone(H):
+                share(loop, 1, 0)
+            if to_x != NULL:
+                self.multiply(to_x, dgates, G, self.w_ih, G, I, True)
+            if to_ih != NULL:
+                self.outer(to_ih, dgates, G, G, self.x, I)
+            if to_hh != NULL:
+                self.outer(to_hh, dgates, G, first, previous, H)
                 if gru:
-                    self.sum(sums, target + 2 * H * item, dn, ldn, H)
-        states = (dh if "h0" in need else None,)
-        if self.kind == FR_LSTM:
-            states = (*states, dc if "c0" in need else None)
-        return dx, *states, dw_ih, dw_hh, db_ih, db_hh, None
+                    self.outer(to_hh + first * H * item, dn, ldn, H, n_times, H)
+            if to_b_ih != NULL:
+                self.sum(to_b_ih, dgates, G, G)
+            if copied:
+                memcpy(to_b_hh, to_b_ih, G * item)
+            elif to_b_hh != NULL:
+                self.sum(to_b_hh, dgates, G, first)
+                if gru:
+                    self.sum(to_b_hh + first * item, dn, ldn, H)
+        if not all_needed and "h0" not in need:
+            dh = None
+        if self.kind != FR_LSTM:
+            return dx, dh, dw_ih, dw_hh, db_ih, db_hh, None
+        return dx, dh, dc if all_needed or "c0" in need else None, dw_ih, dw_hh, db_ih, db_hh, None
 
-    cdef Block blocks_of_sums(self):
-        """The rows first <= row < last of each block of a sum over all steps, as `Plan.blocks_of_sums` cuts them."""
+    cdef Py_ssize_t list_blocks(self, Py_ssize_t* rows) noexcept:
+        """
+        The rows first <= row < last of each block of a sum over all steps, as `Plan.blocks_of_sums` cuts them; how many blocks
+        there are. NULL: only how many.
+        """
         cdef Py_ssize_t most = self.plan.steps_at_once, n = (self.T + most - 1) // most, i, s0, s1
-        cdef Block block = room(2 * n * sizeof(Py_ssize_t))
-        cdef Py_ssize_t* rows = <Py_ssize_t*>block.data
-        for i in range(n):  # from the last steps to the first
-            s0 = (n - 1 - i) * most
-            s1 = min(self.T, s0 + most)
-            rows[2 * i] = self.plan.first_row(s0, s1)
-            rows[2 * i + 1] = rows[2 * i] + self.plan.count(s0, s1)
-        return block
+        if rows != NULL:
+            for i in range(n):  # from the last steps to the first
+                s0 = (n - 1 - i) * most
+                s1 = min(self.T, s0 + most)
+                rows[2 * i] = self.plan.first_row(s0, s1)
+                rows[2 * i + 1] = rows[2 * i] + self.plan.count(s0, s1)
+        return n
 
-    cdef outer(self, Block sums, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, const char* b, Py_ssize_t n):
+    cdef int outer(self, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, const char* b,
+                   Py_ssize_t n) except -1 nogil:
         """c (m,n) = a' b over all rows; b's lie together."""
-        cdef:
-            Outer job = Outer.__new__(Outer)
-            int members = 1
-            long patience = 0
-            Py_ssize_t work = self.T * self.B * m * n
-        if work >= worth_asking(self.T * self.B):
-            how = self.sharing.independent(work, m // self.sharing.ROWS, self.T * self.B)
-            members, patience = how.members, how.patience
+        cdef unsigned long long mode
+        if not self.alone(n):
+            with gil:
+                self.outer_together(c, a, lda, m, b, n)
+            return 0
+        mode = flush()
+        outer_blocks(self.kernels, c, n, a, lda, b, n, m, n, self.item, self.blocks, self.blocks_count, False, self.scratch)
+        restore(mode)
+        return 0
+
+    cdef outer_together(self, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, const char* b, Py_ssize_t n):
+        """The same by as many threads as it is worth."""
+        cdef Outer job = Outer.__new__(Outer)
+        how = self.sharing.independent(self.T * self.B * m * n, m // self.sharing.ROWS, self.T * self.B)
         job.kernels, job.itemsize, job.M, job.N = self.kernels, self.item, m, n
         job.c, job.ldc, job.a, job.lda, job.b, job.ldb = c, n, a, lda, b, n
-        job.blocks, job.blocks_count = <const Py_ssize_t*>sums.data, sums.nbytes // (2 * sizeof(Py_ssize_t))
-        job.go(members, patience)
+        job.blocks, job.blocks_count = self.blocks, self.blocks_count
+        job.go(how.members, how.patience)
 
-    cdef void sum(self, Block sums, char* y, const char* a, Py_ssize_t lda, Py_ssize_t n) noexcept:
+    cdef void sum(self, char* y, const char* a, Py_ssize_t lda, Py_ssize_t n) noexcept nogil:
         """y (n) = the sum of all rows of a."""
-        cdef const Py_ssize_t* rows = <const Py_ssize_t*>sums.data
-        cdef Py_ssize_t i, count = sums.nbytes // (2 * sizeof(Py_ssize_t))
-        with nogil:
-            for i in range(count):
-                self.kernels.sum_rows(y, a + rows[2 * i] * lda * self.item, lda, rows[2 * i + 1] - rows[2 * i], n, i > 0)
+        cdef Py_ssize_t i, row
+        for i in range(self.blocks_count):
+            row = self.blocks[2 * i]
+            self.kernels.sum_rows(y, a + row * lda * self.item, lda, self.blocks[2 * i + 1] - row, n, i > 0)
 
 
 def forward(str isa, str kind, x, h0, c0, w_ih, w_hh, b_ih, b_hh, bint reverse, cache_of, sharing):

@@ -3,10 +3,15 @@
 Only this extension module links `csrc`; the others reach the kernels through `find_table`.
 """
 
+from libc.string cimport strcmp
+
 from fastrnn._core.blas cimport real
 
 cdef extern from "fastrnn.h" nogil:
     const fr_table* const* fr_tables(int* count)
+
+cdef extern from "Python.h":
+    const char* PyUnicode_AsUTF8(object) except NULL
 
 
 def available_isas():
@@ -19,9 +24,9 @@ def available_isas():
 cdef const fr_table* find_table(str isa) except NULL:
     cdef int count
     cdef const fr_table* const* tables = fr_tables(&count)
-    cdef bytes name = isa.encode()
+    cdef const char* name = PyUnicode_AsUTF8(isa)
     for i in range(count):
-        if tables[i].name == name:
+        if strcmp(tables[i].name, name) == 0:
             return tables[i]
     raise ValueError(f"isa: {isa!r} cannot run here; available: {', '.join(available_isas())}")
 

@@ -19,7 +19,7 @@ cdef class Matrix:
     cdef bint by_output
 
     cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
-             int unpacked_for, bint later=*)
+             int unpacked_for, bint later=*, char* scratch=*)
     cdef void pack_part(self, Py_ssize_t n0, Py_ssize_t n1) noexcept nogil
 
 
@@ -48,6 +48,17 @@ cdef class Outer(Work):
     cdef bint add
 
     cdef go(self, int members, long patience)
+
+
+cdef inline void outer_blocks(const fr_kernels* kernels, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda,
+                              const char* b, Py_ssize_t ldb, Py_ssize_t M, Py_ssize_t N, Py_ssize_t item,
+                              const Py_ssize_t* blocks, Py_ssize_t count, bint add, char* scratch) noexcept nogil:
+    """c (M,N) = a' b over the rows first <= row < last of each block, or c += with `add`."""
+    cdef Py_ssize_t i, row
+    for i in range(count):
+        row = blocks[2 * i]
+        kernels.outer(c, ldc, a + row * lda * item, lda, b + row * ldb * item, ldb, M, N, blocks[2 * i + 1] - row,
+                      add or i > 0, scratch)
 
 
 cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_ssize_t lda, Py_ssize_t m, bint add,

@@ -37,19 +37,24 @@ cdef class Matrix:
         self.set(w, <const char*>address(w), w.shape[0], w.shape[1], w.dtype, kernels, transposed, unpacked_for)
 
     cdef set(self, owner, const char* w, Py_ssize_t n, Py_ssize_t k, dtype, const fr_kernels* kernels, bint transposed,
-             int unpacked_for, bint later=False):
-        """The same of memory that belongs to `owner`; no kernels for BLAS. Packed `later`: by members, with `pack_part`."""
+             int unpacked_for, bint later=False, char* scratch=NULL):
+        """
+        The same of memory that belongs to `owner`; no kernels for BLAS. Packed `later`: by members, with `pack_part`.
+        Unpacked for one, it may be given its scratch, of COLUMNS K elements, which then somebody else keeps.
+        """
         self.dtype, self.itemsize, self.kernels = dtype, dtype.itemsize, kernels
         self.K, self.N = (n, k) if transposed else (k, n)
         self.ld, self.by_output = k, not transposed
-        cdef Block scratch
+        cdef Block block
         if kernels == NULL or unpacked_for:
             self.owner, self.data = owner, w
-            if unpacked_for:
+            if unpacked_for == 1 and scratch != NULL:
+                self.members, self.scratch = 1, scratch
+            elif unpacked_for:
                 unpacked_for = min(unpacked_for, MOST_MEMBERS)
                 self.scratch_size = COLUMNS * self.itemsize * max(1, self.K)
-                scratch = room(unpacked_for * self.scratch_size)
-                self.owner, self.members, self.scratch = (owner, scratch), unpacked_for, scratch.data
+                block = room(unpacked_for * self.scratch_size)
+                self.owner, self.members, self.scratch = (owner, block), unpacked_for, block.data
             return
         self.owner = aligned(kernels.packed_size(self.K, self.N), dtype)
         self.data, self.source = <const char*>address(self.owner), w
@@ -132,13 +137,10 @@ def multiply_into(Matrix w, c, a, bint add=False, int members=1, long patience=0
 
 cdef class Outer(Work):
     cdef void part(self, int rank, int size) noexcept nogil:
-        cdef Py_ssize_t m = cut(self.M, rank, size), i, row
-        for i in range(self.blocks_count):
-            row = self.blocks[2 * i]
-            self.kernels.outer(self.c + m * self.ldc * self.itemsize, self.ldc,
-                               self.a + (row * self.lda + m) * self.itemsize, self.lda,
-                               self.b + row * self.ldb * self.itemsize, self.ldb, cut(self.M, rank + 1, size) - m, self.N,
-                               self.blocks[2 * i + 1] - row, self.add or i > 0, self.scratch + rank * self.scratch_size)
+        cdef Py_ssize_t m = cut(self.M, rank, size)
+        outer_blocks(self.kernels, self.c + m * self.ldc * self.itemsize, self.ldc, self.a + m * self.itemsize, self.lda,
+                     self.b, self.ldb, cut(self.M, rank + 1, size) - m, self.N, self.itemsize, self.blocks,
+                     self.blocks_count, self.add, self.scratch + rank * self.scratch_size)
 
     cdef go(self, int members, long patience):
         cdef Py_ssize_t K = 0, i
