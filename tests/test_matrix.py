@@ -96,6 +96,29 @@ def test_outer_of_many_columns(m, dtype, isa):
         close(c, a.T @ b[:, :n], dtype)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("m", [24, 57, 131, 200])
+def test_a_turned_outer_product_has_the_bits_of_one_that_is_not(m, add, dtype, isa):
+    """Columns that fill their vectors badly are made as rows; as many that are whole vectors are not."""
+    a, wide = draw((700, m), dtype, 1), draw((700, 128), dtype, 2)
+    blocks = np.array([[290, 700], [0, 290]], np.intp)  # of several pieces and of one
+    expected = draw((m, 128), dtype, 3)
+    before = expected.copy()
+    outer_into(isa, expected, a, wide, blocks, add)
+    for n in (1, 2, 3, 5, 6, 9, 13, 17, 21, 25, 35, 41, 50, 67):
+        b = np.ascontiguousarray(wide[:, :n])
+        c = np.full((m, n + 5), np.nan, dtype)
+        c[:, :n] = before[:, :n]
+        outer_into(isa, c[:, :n], a, b, blocks, add)
+        np.testing.assert_array_equal(c[:, :n], expected[:, :n])
+        assert np.isnan(c[:, n:]).all()  # what lies between the rows is not touched
+        shared = before[:, :n].copy()
+        outer_into(isa, shared, a, b, blocks, add, 3, 10**9)
+        np.testing.assert_array_equal(shared, expected[:, :n])
+
+
 @given(rows, columns, steps, st.booleans(), st.sampled_from(DTYPES), st.sampled_from(ISAS), st.sampled_from([1, 2, 5]))
 def test_weights_as_they_lie_give_the_same_bits(m, n, k, transposed, dtype, isa, members):
     a, w = draw((m, k), dtype, 1), draw((k, n) if transposed else (n, k), dtype, 2)
