@@ -141,8 +141,8 @@ cdef class Pass:
     cdef Block prepare(self, Py_ssize_t before):
         """
         Scratch for all that is done alone, behind so many bytes for other things: whoever makes it keeps it as long as it
-        is needed. Small passes are one piece without Python, for which each block and each return to it would be a tenth of
-        a microsecond.
+        is needed. One for all, and no return to Python between the products: forward and back at T=1, B=1, 32 units 1.11
+        (LSTM) and 1.16 (GRU) times as fast as with blocks and a return for each.
         """
         cdef Py_ssize_t width, most = 0
         for width in (self.I, self.H):
@@ -301,7 +301,7 @@ cdef class Pass:
         """
         cdef:
             Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item
-            Py_ssize_t nbytes = rows * H * self.item
+            Py_ssize_t nbytes = rows * H * self.item, most
             bint lstm = self.kind == FR_LSTM
             back.Loop loop
             Block zeros, room_for_all
@@ -324,9 +324,11 @@ cdef class Pass:
                 return None
         take()
         sharing = self.loop_sharing()
-        room_for_all = self.prepare(self.list_blocks(NULL) * 2 * sizeof(Py_ssize_t))
+        most = self.plan.steps_at_once
+        self.blocks_count = (self.T + most - 1) // most
+        room_for_all = self.prepare(self.blocks_count * 2 * sizeof(Py_ssize_t))
         self.blocks = <Py_ssize_t*>room_for_all.data
-        self.blocks_count = self.list_blocks(self.blocks)
+        self.list_blocks(most)
         if lstm:
             loop = self.lstm_loop(<char*>address(dc), of_c, sharing)
         elif self.gates == self.h:
@@ -427,19 +429,14 @@ cdef class Pass:
             return dx, dh, dw_ih, dw_hh, db_ih, db_hh, None
         return dx, dh, dc if all_needed or "c0" in need else None, dw_ih, dw_hh, db_ih, db_hh, None
 
-    cdef Py_ssize_t list_blocks(self, Py_ssize_t* rows) noexcept:
-        """
-        The rows first <= row < last of each block of a sum over all steps, as `Plan.blocks_of_sums` cuts them; how many blocks
-        there are. NULL: only how many.
-        """
-        cdef Py_ssize_t most = self.plan.steps_at_once, n = (self.T + most - 1) // most, i, s0, s1
-        if rows != NULL:
-            for i in range(n):  # from the last steps to the first
-                s0 = (n - 1 - i) * most
-                s1 = min(self.T, s0 + most)
-                rows[2 * i] = self.plan.first_row(s0, s1)
-                rows[2 * i + 1] = rows[2 * i] + self.plan.count(s0, s1)
-        return n
+    cdef void list_blocks(self, Py_ssize_t most) noexcept:
+        """The rows first <= row < last of each block of a sum, `most` steps at a time as `Plan.blocks_of_sums` cuts them."""
+        cdef Py_ssize_t i, s0, s1
+        for i in range(self.blocks_count):  # from the last steps to the first
+            s0 = (self.blocks_count - 1 - i) * most
+            s1 = min(self.T, s0 + most)
+            self.blocks[2 * i] = self.plan.first_row(s0, s1)
+            self.blocks[2 * i + 1] = self.blocks[2 * i] + self.plan.count(s0, s1)
 
     cdef int outer(self, char* c, const char* a, Py_ssize_t lda, Py_ssize_t m, const char* b,
                    Py_ssize_t n) except -1 nogil:
