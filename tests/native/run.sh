@@ -108,9 +108,13 @@ sanitize() {
     "$python" -c 'import fastrnn, sys; sys.exit(not fastrnn.__file__.startswith(sys.argv[1]))' "$PWD"
     # By themselves those that count seconds, or whose threads wait for each other.
     local timed=(tests/test_survival.py tests/test_concurrency.py tests/test_team.py)
+    # Before LLVM 18 (llvm-project#75290) fork did not wait for the locks of ASan's malloc, and a child hangs in one that
+    # another thread held: with GCC 12, one of some thousands. The C library's malloc is safe there, in the other runs.
     "$python" -m pytest -q "${timed[@]/#/--ignore=}" "$@" \
         --deselect tests/test_memory.py::test_training_does_not_grow_the_process &&
-        "$python" -m pytest -q "${timed[@]}" || { cat "$scratch"/report.*; return 1; }
+        "$python" -m pytest -q "${timed[@]}" \
+            --deselect tests/test_survival.py::test_a_fork_while_another_thread_is_inside_a_call ||
+        { cat "$scratch"/report.*; return 1; }
 }
 
 case ${1:-} in
