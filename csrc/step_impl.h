@@ -102,6 +102,9 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
  * for AVX-512. */
 #define MIXED(z, n, h) ((n) + (z) * ((h) - (n)))
 
+/* Loads come first, for no compiler moves one up past a store, and then activations are mixed: an LSTM's 74 -> 69 cycles a
+ * vector, a GRU's 46 -> 43.5 (Zen 4, AVX-512), 56 -> 52 and 34 -> 34 with AVX2. */
+FR_INTERLEAVED
 static FR_INLINE void FR(rnn_tanh_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
     OVER_UNITS(1, EACH_ROW(store(h, FR(vtanh)(PRE(0)), n);))
@@ -118,10 +121,11 @@ static FR_INLINE void FR(lstm_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     const int save = s->save;
     OVER_UNITS(4,
         EACH_ROW({
-            vec i = FR(vsigmoid)(PRE(0));
-            vec f = FR(vsigmoid)(PRE(1));
-            vec g = FR(vtanh)(PRE(2));
-            store(c + k, f * load(c_prev + k, n) + i * g, n);
+            vec i = PRE(0), f = PRE(1), g = PRE(2), c_before = load(c_prev + k, n);
+            i = FR(vsigmoid)(i);
+            f = FR(vsigmoid)(f);
+            g = FR(vtanh)(g);
+            store(c + k, f * c_before + i * g, n);
             if (save) {
                 store(row, i, n);
                 store(row + H, f, n);
@@ -129,8 +133,9 @@ static FR_INLINE void FR(lstm_part)(PART_ARGUMENTS, const ptrdiff_t along) {
             }
         })
         EACH_ROW({
-            vec o = FR(vsigmoid)(PRE(3));
-            store(h, o * FR(vtanh)(load(c + k, n)), n);
+            vec o = PRE(3), c_now = load(c + k, n);
+            o = FR(vsigmoid)(o);
+            store(h, o * FR(vtanh)(c_now), n);
             if (save) store(row + 3 * H, o, n);
         }))
 }
@@ -140,18 +145,20 @@ static FR_INLINE void FR(gru_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     const int save = s->save;
     OVER_UNITS(3,
         EACH_ROW({
-            vec r = FR(vsigmoid)(PRE(0));
-            vec n_recurrent = load(p + 2 * stride, n) + load(bias + 3 * H, n);
-            store(p + 2 * stride, load(row + 2 * H, n) + load(bias + 2 * H, n) + r * n_recurrent, n);
+            vec r = PRE(0), n_recurrent = load(p + 2 * stride, n) + load(bias + 3 * H, n);
+            vec n_input = load(row + 2 * H, n) + load(bias + 2 * H, n);
+            r = FR(vsigmoid)(r);
+            store(p + 2 * stride, n_input + r * n_recurrent, n);
             if (save) {
                 store(row, r, n);
                 store(hn + k, n_recurrent, n);
             }
         })
         EACH_ROW({
-            vec z = FR(vsigmoid)(PRE(1));
-            vec n_gate = FR(vtanh)(load(p + 2 * stride, n));
-            store(h, MIXED(z, n_gate, load(h_prev, n)), n);
+            vec z = PRE(1), n_gate = load(p + 2 * stride, n), h_before = load(h_prev, n);
+            z = FR(vsigmoid)(z);
+            n_gate = FR(vtanh)(n_gate);
+            store(h, MIXED(z, n_gate, h_before), n);
             if (save) {
                 store(row + H, z, n);
                 store(row + 2 * H, n_gate, n);
@@ -184,6 +191,8 @@ static FR_INLINE void FR(gru_update_part)(PART_ARGUMENTS, const ptrdiff_t along)
     static void FR(NAME##_rows)(PART_ARGUMENTS) { FR(NAME##_part)(s, product, ldp, stride, m0, rows, j0, n_units, 0); } \
     static void FR(NAME##_along)(PART_ARGUMENTS) { FR(NAME##_part)(s, product, ldp, stride, m0, rows, j0, n_units, VL); }
 PARTS(rnn_tanh) PARTS(rnn_relu) PARTS(lstm) PARTS(gru) PARTS(gru_reset) PARTS(gru_update)
+FR_AS_WRITTEN
+
 typedef void (*FR(part_t))(PART_ARGUMENTS);
 #define PARTS_OF(KIND)                                                                                                 \
     {                                                                                                                  \
