@@ -31,10 +31,10 @@ static void FR(rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REA
 
 /* --- LSTM ------------------------------------------------------------------------------------------------------ */
 
-static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c, const REAL *c_prev,
-                            ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
+static void FR(lstm_dgates)(REAL *gates, ptrdiff_t ldg, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c,
+                            const REAL *c_prev, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
-        REAL *row = gates + b * 4 * H + j;
+        REAL *row = gates + b * ldg + j;
         const ptrdiff_t k = b * H + j;
         vec i = load(row, n);
         vec f = load(row + H, n);
@@ -53,10 +53,10 @@ static void FR(lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *d
 
 /* --- GRU, reset after the product ------------------------------------------------------------------------------ */
 
-static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,
-                           ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
+static void FR(gru_dgates)(REAL *gates, ptrdiff_t ldg, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev,
+                           ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
-        REAL *row = gates + b * 3 * H + j;
+        REAL *row = gates + b * ldg + j;
         const ptrdiff_t k = b * H + j;
         vec r = load(row, n);
         vec z = load(row + H, n);
@@ -73,10 +73,10 @@ static void FR(gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, cons
 
 /* --- GRU, reset before the product ----------------------------------------------------------------------------- */
 
-static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,
-                            ptrdiff_t first, ptrdiff_t last) {
+static void FR(gru_dupdate)(REAL *gates, ptrdiff_t ldg, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,
+                            ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
-        REAL *row = gates + b * 3 * H + j;
+        REAL *row = gates + b * ldg + j;
         const ptrdiff_t k = b * H + j;
         vec z = load(row + H, n);
         vec n_gate = load(row + 2 * H, n);
@@ -87,10 +87,10 @@ static void FR(gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h
     })
 }
 
-static void FR(gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,
-                           ptrdiff_t first, ptrdiff_t last) {
+static void FR(gru_dreset)(REAL *gates, ptrdiff_t ldg, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B,
+                           ptrdiff_t H, ptrdiff_t first, ptrdiff_t last) {
     OVER_ROWS({
-        REAL *row = gates + b * 3 * H + j;
+        REAL *row = gates + b * ldg + j;
         const ptrdiff_t k = b * H + j;
         vec r = load(row, n);
         vec d = load(drh + k, n);

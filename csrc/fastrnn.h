@@ -29,12 +29,13 @@ enum { FR_RNN_TANH, FR_RNN_RELU, FR_LSTM, FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, F
 typedef struct {
     void *h;            /* (B,H), row stride ldh: the new state; not set by FR_GRU_RESET */
     void *c;            /* (B,H): the LSTM's new cell state */
-    void *gates;        /* (B,G*H), for both halves of a GRU (B,3H): in: the input's part, x W_ih'; an RNN's may be h */
+    void *gates;        /* (B,G*H), row stride ld_gates, for both halves of a GRU (B,3H): in: the input's part, x W_ih';
+                         * an RNN's may be h */
     void *extra;
     const void *h_prev; /* (B,H), row stride ld_prev; not h */
     const void *c_prev; /* (B,H), may be c */
     const void *bias;
-    ptrdiff_t ldh, ld_prev, B, H;
+    ptrdiff_t ldh, ld_gates, ld_prev, B, H;
     int save;
 } fr_step;
 
@@ -120,20 +121,21 @@ typedef struct {
          * dpre (B,H) = (dh + dy) act'(h), all (B,H). dpre may be dh. */                                               \
         void (*rnn_dgates)(REAL *dpre, const REAL *dh, const REAL *dy, const REAL *h, ptrdiff_t B, ptrdiff_t H,        \
                            ptrdiff_t first, ptrdiff_t last, int relu);                                                 \
-        /* gates (B,4H): in: i f g o; out: their dpre. dc (B,H): in: dc of this step; out: dc of the one before. */    \
-        void (*lstm_dgates)(REAL *gates, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c,                      \
+        /* gates (B,4H), row stride ldg: in: i f g o; out: their dpre. dc (B,H): in: dc of this step; out: dc of the   \
+         * one before. */                                                                                              \
+        void (*lstm_dgates)(REAL *gates, ptrdiff_t ldg, REAL *dc, const REAL *dh, const REAL *dy, const REAL *c,       \
                             const REAL *c_prev, ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);            \
-        /* FR_GRU: gates (B,3H): in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself.                 \
+        /* FR_GRU: gates (B,3H), row stride ldg: in: r z n; out: their dpre. hn (B,H): in: as saved; out: d of itself. \
          * dh (B,H): in: dh of this step, dy not yet added; out: the part of the step before that goes past the        \
          * product, z (dh + dy). */                                                                                    \
-        void (*gru_dgates)(REAL *gates, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,           \
-                           ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);                                              \
+        void (*gru_dgates)(REAL *gates, ptrdiff_t ldg, REAL *hn, REAL *dh, const REAL *dy, const REAL *h_prev,         \
+                           ptrdiff_t B, ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);                                 \
         /* Backward of FR_GRU_UPDATE: gates z n in: values, out: dpre; r untouched. dh as for gru_dgates. */           \
-        void (*gru_dupdate)(REAL *gates, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,       \
-                            ptrdiff_t first, ptrdiff_t last);                                                          \
+        void (*gru_dupdate)(REAL *gates, ptrdiff_t ldg, REAL *dh, const REAL *dy, const REAL *h_prev, ptrdiff_t B,     \
+                            ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);                                             \
         /* Backward of FR_GRU_RESET: gates r in: value, out: dpre. drh (B,H) = dn W_hn. dh (B,H) += r drh. */          \
-        void (*gru_dreset)(REAL *gates, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B, ptrdiff_t H,       \
-                           ptrdiff_t first, ptrdiff_t last);                                                           \
+        void (*gru_dreset)(REAL *gates, ptrdiff_t ldg, REAL *dh, const REAL *drh, const REAL *h_prev, ptrdiff_t B,     \
+                           ptrdiff_t H, ptrdiff_t first, ptrdiff_t last);                                              \
         /* h of all steps from gates, h_prev, bias and u. Those of FR_IND_* are always fresh, never saved, and may be h. */\
         void (*scan)(const fr_scan *s, int cell);                                                                      \
         /* The way back: gates in: values (of FR_IND_*: nothing), out: dpre. dh in: that of the last of these steps    \

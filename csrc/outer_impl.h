@@ -190,7 +190,6 @@ static void FR(sum_rows)(REAL *y, const REAL *a, ptrdiff_t lda, ptrdiff_t K, ptr
 #undef ROWS_AT_ONCE
 #undef FEW_ROWS
 #undef TURNED
-#undef PREFETCH
 #undef PREFETCH_TO_WRITE
 #undef WEIGHTS
 #undef EACH_SUM

@@ -18,6 +18,7 @@
  */
 #define MOST_COLUMNS (4 * VL) /* of a block: gates * units */
 #define BLOCKS_AT_ONCE 16
+#define ROWS_BEFORE 4
 
 static const int FR(gates_of)[FR_CELLS] = {
     [FR_RNN_TANH] = 1, [FR_RNN_RELU] = 1, [FR_LSTM] = 4, [FR_GRU] = 3, [FR_GRU_RESET] = 2, [FR_GRU_UPDATE] = 1};
@@ -79,11 +80,11 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
         (void)p, (void)row, (void)k, (void)h, (void)h_prev, (void)bias;                                                \
         __VA_ARGS__                                                                                                    \
     }
-#define OVER_UNITS(GATES, ...)                                                                                         \
+#define OVER_UNITS(...)                                                                                                \
     const ptrdiff_t H = s->H, ldh = along ? along : s->ldh, ld_prev = along ? along : s->ld_prev;                      \
-    const ptrdiff_t gates_row = along ? along : GATES * H;                                                             \
+    const ptrdiff_t gates_row = along ? along : s->ld_gates;                                                           \
     for (ptrdiff_t l = 0; l < n_units; l += VL) {                                                                      \
-        REAL *gates = (REAL *)s->gates + m0 * GATES * H + j0 + l, *h_at = (REAL *)s->h + m0 * s->ldh + j0 + l;       \
+        REAL *gates = (REAL *)s->gates + m0 * s->ld_gates + j0 + l, *h_at = (REAL *)s->h + m0 * s->ldh + j0 + l;       \
         const REAL *h_prev_at = (const REAL *)s->h_prev + m0 * s->ld_prev + j0 + l;                                    \
         const REAL *bias_at = (const REAL *)s->bias + j0 + l;                                                          \
         (void)gates, (void)h_at, (void)h_prev_at;                                                                      \
@@ -95,6 +96,10 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
             __VA_ARGS__                                                                                                \
         }                                                                                                              \
     }
+/* The gates of a row that comes soon, which lie too far apart for a core to foresee: a step of an LSTM of 512 units, B=64,
+ * 0.89 -> 0.90 of the peak, with `save` 0.84 -> 0.85 and the same of 256, B=32 (Zen 4). */
+#define ASK_FOR_GATES(GATES)                                                                                           \
+    if (!along) FR_UNROLL for (int g = 0; g < GATES; g++) PREFETCH(row + ROWS_BEFORE * gates_row + g * H)
 /* Pre-activation of gate g: x's part, h's part, bias. */
 #define PRE(g) (load(row + (g) * H, n) + load(p + (g) * stride, n) + load(bias + (g) * H, n))
 
@@ -107,20 +112,21 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
 FR_INTERLEAVED
 static FR_INLINE void FR(rnn_tanh_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
-    OVER_UNITS(1, EACH_ROW(store(h, FR(vtanh)(PRE(0)), n);))
+    OVER_UNITS(EACH_ROW(store(h, FR(vtanh)(PRE(0)), n);))
 }
 
 static FR_INLINE void FR(rnn_relu_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
-    OVER_UNITS(1, EACH_ROW(store(h, FR(vmax)(PRE(0), 0), n);))
+    OVER_UNITS(EACH_ROW(store(h, FR(vmax)(PRE(0), 0), n);))
 }
 
 static FR_INLINE void FR(lstm_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     REAL *c = s->c;
     const REAL *c_prev = s->c_prev;
     const int save = s->save;
-    OVER_UNITS(4,
+    OVER_UNITS(
         EACH_ROW({
+            ASK_FOR_GATES(4);
             vec i = PRE(0), f = PRE(1), g = PRE(2), c_before = load(c_prev + k, n);
             i = FR(vsigmoid)(i);
             f = FR(vsigmoid)(f);
@@ -143,8 +149,9 @@ static FR_INLINE void FR(lstm_part)(PART_ARGUMENTS, const ptrdiff_t along) {
 static FR_INLINE void FR(gru_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     REAL *hn = s->extra;
     const int save = s->save;
-    OVER_UNITS(3,
+    OVER_UNITS(
         EACH_ROW({
+            ASK_FOR_GATES(3);
             vec r = PRE(0), n_recurrent = load(p + 2 * stride, n) + load(bias + 3 * H, n);
             vec n_input = load(row + 2 * H, n) + load(bias + 2 * H, n);
             r = FR(vsigmoid)(r);
@@ -168,7 +175,7 @@ static FR_INLINE void FR(gru_part)(PART_ARGUMENTS, const ptrdiff_t along) {
 
 static FR_INLINE void FR(gru_reset_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     REAL *rh = s->extra;
-    OVER_UNITS(3, EACH_ROW({
+    OVER_UNITS(EACH_ROW({
         vec r = FR(vsigmoid)(PRE(0));
         store(row, r, n);
         store(row + H, FR(vsigmoid)(PRE(1)), n);
@@ -178,7 +185,7 @@ static FR_INLINE void FR(gru_reset_part)(PART_ARGUMENTS, const ptrdiff_t along) 
 
 static FR_INLINE void FR(gru_update_part)(PART_ARGUMENTS, const ptrdiff_t along) {
     (void)stride;
-    OVER_UNITS(3, EACH_ROW({
+    OVER_UNITS(EACH_ROW({
         vec z = load(row + H, n);
         vec n_gate = FR(vtanh)(load(row + 2 * H, n) + load(p, n) + load(bias + 2 * H, n) +
                                load(bias + 3 * H, n));
@@ -279,8 +286,11 @@ static void FR(step)(const fr_step *s, int cell, const REAL *packed, ptrdiff_t f
 #undef HALF
 #undef PACKED_AT_ONCE
 #undef BLOCKS_AT_ONCE
+#undef PREFETCH
+#undef ROWS_BEFORE
 #undef PART_ARGUMENTS
 #undef OVER_UNITS
 #undef EACH_ROW
+#undef ASK_FOR_GATES
 #undef PRE
 #undef MIXED

@@ -185,7 +185,7 @@ def lstm_forward(
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
         Keep what `lstm_backward` needs: 6 numbers for each element of `y` up to the ends,
-        itself, c and the four gates.
+        itself, c and the four gates; a row of gates may be followed by 128 bytes of nothing.
     checkpoint : int, optional
         Keep no gates, and c only before every so many steps (rounded up to full blocks of sums over steps, about 256
         rows); `lstm_backward` runs these steps forward again before it runs them back. The same gradients to the bit
@@ -285,7 +285,7 @@ def gru_forward(
         Run each sequence from its own end to its start. Outputs stay at the time of their inputs.
     save : bool
         Keep what `gru_backward` needs: 5 numbers for each element of `y` up to the ends,
-        itself, the three gates and what meets the reset gate.
+        itself, the three gates and what meets the reset gate; a row of gates may be followed by 128 bytes of nothing.
     checkpoint : int, optional
         Keep `y` alone; `gru_backward` runs so many steps at a time (rounded up to full blocks of sums over steps, about
         256 rows) forward again before it runs them back. The same gradients to the bit for less memory: besides `y`,

@@ -8,7 +8,7 @@ from fastrnn._core.team cimport Work, fr_barrier
 cdef class Loop(Work):
     cdef const fr_kernels* kernels
     cdef Plan plan
-    cdef Py_ssize_t H, itemsize, s0, s1
+    cdef Py_ssize_t H, ld_gates, itemsize, s0, s1
     cdef Py_ssize_t start   # the step before which h0, or c0, is what the one before left
     cdef bint by_units
     cdef fr_barrier barrier

@@ -1,7 +1,8 @@
 """The cells' time loops, backward, for both compiled engines.
 
 The steps s0 <= s < s1 at a time, from the last ones on. All row arrays are in the plan's order (plan.pyx): h and dy
-(rows,H) of all steps, c, extra (rows,H) and gates (rows,G*H) of these. States (B,H) are sorted as the plan sorts them.
+(rows,H) of all steps, c, extra (rows,H) and gates (rows,G*H), row stride ld_gates, of these. States (B,H) are sorted as
+the plan sorts them.
 What a step takes and gives is said in fastrnn.h.
 """
 from fastrnn._core.arrays cimport address
@@ -115,37 +116,39 @@ cdef class LSTMLoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int rank, int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
+        cdef char* gates = self.gates + r * self.ld_gates * self.itemsize
         if self.dcs != NULL and self.itemsize == 4:
             add_rows(<float*>(self.dc + b), <const float*>(self.dcs + k), m, H, j0, j1)
         elif self.dcs != NULL:
             add_rows(<double*>(self.dc + b), <const double*>(self.dcs + k), m, H, j0, j1)
-        self.kernels.lstm_dgates(self.gates + 4 * k, self.dc + b, self.dh + b, self.dy + k, self.c + k,
+        self.kernels.lstm_dgates(gates, self.ld_gates, self.dc + b, self.dh + b, self.dy + k, self.c + k,
                                  previous(self, self.c, self.c0, before, b0), m, H, j0, j1)
         meet(&self.barrier, size)
         # dh(t-1) = dgates(t) W_hh
-        product(self, self.w, self.dh + b, self.gates + 4 * k, 4 * H, m, j0, j1, False, rank, backwards)
+        product(self, self.w, self.dh + b, gates, self.ld_gates, m, j0, j1, False, rank, backwards)
 
 
 cdef class GRULoop(Loop):
     cdef void step(self, Py_ssize_t r, Py_ssize_t before, Py_ssize_t b0, Py_ssize_t m, Py_ssize_t j0, Py_ssize_t j1,
                    int rank, int size, bint backwards) noexcept nogil:
         cdef Py_ssize_t H = self.H, k = r * H * self.itemsize, b = b0 * H * self.itemsize
-        cdef char* gates = self.gates + 3 * k
+        cdef char* gates = self.gates + r * self.ld_gates * self.itemsize
         cdef char* dh = self.dh + b
         cdef const char* h_prev = previous(self, self.h, self.h0, before, b0)
         if self.reset_after:
-            self.kernels.gru_dgates(gates, self.extra + k, dh, self.dy + k, h_prev, m, H, j0, j1)
+            self.kernels.gru_dgates(gates, self.ld_gates, self.extra + k, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # dh(t-1) = z dh(t) + dhn W_hn + d[r z] W_h[rz]
             product(self, self.w_n, dh, self.extra + k, H, m, j0, j1, True, rank, backwards)
         else:
-            self.kernels.gru_dupdate(gates, dh, self.dy + k, h_prev, m, H, j0, j1)
+            self.kernels.gru_dupdate(gates, self.ld_gates, dh, self.dy + k, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
             # drh = dn W_hn;  dh(t-1) = z dh(t) + r drh + d[r z] W_h[rz]
-            product(self, self.w_n, self.drh + b, gates + 2 * H * self.itemsize, 3 * H, m, j0, j1, False, rank, backwards)
-            self.kernels.gru_dreset(gates, dh, self.drh + b, h_prev, m, H, j0, j1)
+            product(self, self.w_n, self.drh + b, gates + 2 * H * self.itemsize, self.ld_gates, m, j0, j1, False, rank,
+                    backwards)
+            self.kernels.gru_dreset(gates, self.ld_gates, dh, self.drh + b, h_prev, m, H, j0, j1)
             meet(&self.barrier, size)
-        product(self, self.w, dh, gates, 3 * H, m, j0, j1, True, rank, backwards)
+        product(self, self.w, dh, gates, self.ld_gates, m, j0, j1, True, rank, backwards)
 
 
 def rnn(str isa, Plan plan, dpre, dh, dy, h, Matrix w_hh, bint relu, sharing):
@@ -165,7 +168,7 @@ def lstm(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, dh, dc, dy, dc
     cdef LSTMLoop loop = LSTMLoop()
     cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
     loop.w, loop.start = w_hh, s0
-    loop.gates, loop.dc = rows(gates, base), <char*>address(dc)
+    loop.gates, loop.ld_gates, loop.dc = rows(gates, base), gates.shape[1], <char*>address(dc)
     loop.c, loop.c0 = rows(c, base), <const char*>address(c0)
     if dcs is not None:
         loop.dcs = <const char*>address(dcs)
@@ -182,7 +185,8 @@ def gru(str isa, Plan plan, Py_ssize_t s0, Py_ssize_t s1, gates, extra, dh, drh,
     cdef GRULoop loop = GRULoop()
     cdef Py_ssize_t base = plan.first_row(s0, s1) if s1 > s0 else 0
     loop.w, loop.w_n, loop.reset_after = w_rz, w_n, reset_after
-    loop.gates, loop.extra, loop.drh = rows(gates, base), rows(extra, base), <char*>address(drh)
+    loop.gates, loop.ld_gates = rows(gates, base), gates.shape[1]
+    loop.extra, loop.drh = rows(extra, base), <char*>address(drh)
     loop.h, loop.h0 = <const char*>address(h), <const char*>address(h0)
     begin(loop, isa, plan, s0, s1, dh, dy)
     loop.go(sharing)

@@ -100,7 +100,7 @@ cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_
         Py_ssize_t state = cell.H * cell.itemsize, ldh = q.ldh * cell.itemsize, s, row, previous = 0, own = 0, place
         fr_step step
     memset(&step, 0, sizeof(step))
-    step.H, step.ldh, step.bias, step.save = cell.H, q.ldh, cell.bias, q.save
+    step.H, step.ldh, step.ld_gates, step.bias, step.save = cell.H, q.ldh, q.ld_gates, cell.bias, q.save
     if s0 > 0:
         previous = plan.row(s0 - 1) + b0
     for s in range(s0, s1):
@@ -114,7 +114,7 @@ cdef void walk(Cell cell, Plan plan, const Sequence* q, Py_ssize_t s0, Py_ssize_
         if q.own:
             place = own if plan.ragged or not plan.reverse else (s1 - 1 - s) * step.B
             own += step.B
-        step.gates = q.gates + place * cell.G * cell.itemsize
+        step.gates = q.gates + place * q.ld_gates * cell.itemsize
         step.extra = q.extra + (row - q.base if q.save else b0) * state
         if cell.kind == FR_LSTM:
             step.c = q.c + (row - q.base if q.save else b0) * state
@@ -144,20 +144,21 @@ cdef class Loop(Work):
         takes 72 (RNN), GRU 210 and 196, LSTM 246 and 234; on cores that share no cache 222 and 146, 609 and 506, 591 and 542.
         """
         cdef Py_ssize_t s0 = self.s0, s1 = self.s1, steps = s1 - s0, m = b1 - b0, first, row
+        cdef const char* x
         if self.w_ih is None or m == 0:
             walk(self.cell, self.plan, &self.q, s0, s1, b0, b1, 0, 1, NULL)
             return
-        row = self.cell.G * self.cell.itemsize
+        row = self.q.ld_gates * self.cell.itemsize
         steps = max(1, BLOCK_BYTES // (m * row))
         while s0 < self.s1:
             s1 = min(self.s1, s0 + steps)
             first = self.plan.first_row(s0, s1) + b0
+            x = self.x + first * self.w_ih.K * self.cell.itemsize
             if m == self.plan.B:
-                multiply_groups(self.w_ih, self.q.gates + first * row, self.x + first * self.w_ih.K * self.cell.itemsize,
-                                m * (s1 - s0), 1, 0, 0)
+                multiply_groups(self.w_ih, self.q.gates + first * row, self.q.ld_gates, x, m * (s1 - s0), 1, 0, 0)
             else:
-                multiply_groups(self.w_ih, self.q.gates + first * row, self.x + first * self.w_ih.K * self.cell.itemsize,
-                                m, s1 - s0, self.plan.B, self.plan.B)
+                multiply_groups(self.w_ih, self.q.gates + first * row, self.q.ld_gates, x, m, s1 - s0, self.plan.B,
+                                self.plan.B)
             walk(self.cell, self.plan, &self.q, s0, s1, b0, b1, 0, 1, NULL)
             s0 = s1
 
@@ -196,7 +197,7 @@ def forward(Cell cell, Plan plan, Py_ssize_t s0, Py_ssize_t s1, h, c, gates, ext
     cdef Loop loop = Loop()
     loop.cell, loop.plan, loop.s0, loop.s1, loop.by_units = cell, plan, s0, s1, sharing.by_units
     loop.q.h, loop.q.gates, loop.q.h0 = <char*>address(h), <char*>address(gates), <char*>address(h0)
-    loop.q.ldh, loop.q.save = cell.H, save
+    loop.q.ldh, loop.q.ld_gates, loop.q.save = cell.H, cell.G, save
     loop.q.base, loop.q.start = plan.first_row(s0, s1), s0 if save else 0
     if c is not None:
         loop.q.c, loop.q.c0 = <char*>address(c), <char*>address(c0)

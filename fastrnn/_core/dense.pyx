@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from fastrnn._core cimport back
 from fastrnn._core.arrays cimport address, is_plain, shape_of
-from fastrnn._core.cell cimport Cell, Loop
+from fastrnn._core.cell cimport Cell, Loop, gates_apart
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_LSTM, FR_RNN_RELU, FR_GRU_UPDATE, FR_RNN_TANH, find_table,
                                     fr_kernels, fr_step, kernels_of)
 from fastrnn._core.matrix cimport COLUMNS, Matrix, Multiplication, Outer, outer_blocks
@@ -39,7 +39,7 @@ cdef class Pass:
     cdef const fr_kernels* kernels
     cdef Plan plan
     cdef int kind
-    cdef Py_ssize_t T, B, I, H, gates_width, item
+    cdef Py_ssize_t T, B, I, H, gates_width, ld_gates, item
     cdef object dtype, sharing
     cdef tuple owners               # of all that is pointed to
     cdef const char* x
@@ -48,7 +48,7 @@ cdef class Pass:
     cdef bint has_b_ih, has_b_hh
     cdef Block states, kept
     cdef char* h                    # (T*B,H), in `states`, with h0 before or behind it; the rest in `kept`
-    cdef char* gates                # (T*B,gates_width); of an RNN h
+    cdef char* gates                # (T*B,gates_width), row stride ld_gates; of an RNN h
     cdef char* c0                   # (B,H)
     cdef char* c                    # (T*B,H)
     cdef char* extra                # (T*B,H)
@@ -154,26 +154,26 @@ cdef class Pass:
         self.scratch = block.data + before
         return block
 
-    cdef int multiply(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
-                      bint transposed) except -1 nogil:
+    cdef int multiply(self, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n,
+                      Py_ssize_t k, bint transposed) except -1 nogil:
         """c = a (rows,k) W', or with `transposed` a (rows,n) W, for W (n,k), which is read once."""
         cdef:
             Py_ssize_t m = self.T * self.B
             unsigned long long mode
         if not self.alone(k):
             with gil:
-                self.multiply_together(c, a, lda, w, n, k, transposed)
+                self.multiply_together(c, ldc, a, lda, w, n, k, transposed)
             return 0
         mode = flush()
         if transposed:
-            self.kernels.multiply_once(c, k, a, lda, w, 1, k, m, n, k, False, self.scratch)
+            self.kernels.multiply_once(c, ldc, a, lda, w, 1, k, m, n, k, False, self.scratch)
         else:
-            self.kernels.multiply_once(c, n, a, lda, w, k, 1, m, k, n, False, self.scratch)
+            self.kernels.multiply_once(c, ldc, a, lda, w, k, 1, m, k, n, False, self.scratch)
         restore(mode)
         return 0
 
-    cdef multiply_together(self, char* c, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n, Py_ssize_t k,
-                           bint transposed):
+    cdef multiply_together(self, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t lda, const char* w, Py_ssize_t n,
+                           Py_ssize_t k, bint transposed):
         """The same by as many threads as it is worth."""
         cdef:
             Py_ssize_t m = self.T * self.B
@@ -182,7 +182,7 @@ cdef class Pass:
         how = self.sharing.independent(m * n * k, max(m // self.sharing.ROWS, (k if transposed else n) // COLUMNS), m)
         job.w = Matrix.__new__(Matrix)
         job.w.set(self, w, n, k, self.dtype, self.kernels, transposed, how.members)
-        job.c, job.ldc, job.a, job.lda, job.m = c, job.w.N, a, lda, m
+        job.c, job.ldc, job.a, job.lda, job.m = c, ldc, a, lda, m
         job.go(how.members, how.patience)
 
     cdef loop_sharing(self):
@@ -203,10 +203,12 @@ cdef class Pass:
     cdef forward(self, h0, c0, b_ih, b_hh, bint reverse, cache_of):
         cdef:
             Py_ssize_t H = self.H, rows = self.T * self.B, state = self.B * H * self.item, size = rows * H * self.item
-            Py_ssize_t gates = self.gates_width * rows * self.item
             bint lstm = self.kind == FR_LSTM, rnn = self.kind in (FR_RNN_TANH, FR_RNN_RELU)
+            Py_ssize_t gates
             char* begin
             char* bias
+        self.ld_gates = H if rnn else gates_apart(self.gates_width, self.item)
+        gates = self.ld_gates * rows * self.item
         self.plan = dense_plan(self.T, self.B, reverse)
         self.states = room(state + size)
         self.h, begin = self.states.data + (0 if reverse else state), self.states.data + (size if reverse else 0)
@@ -240,7 +242,7 @@ cdef class Pass:
         if sharing.by_units or self.gates_width * self.I * self.item > SMALL_BYTES:
             scratch = self.prepare(0)
             with nogil:
-                self.multiply(self.gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
+                self.multiply(self.gates, self.ld_gates, self.x, self.I, self.w_ih, self.gates_width, self.I, False)
         else:
             loop.x, loop.w_ih = self.x, Matrix.__new__(Matrix)
             loop.w_ih.set(self, self.w_ih, self.gates_width, self.I, self.dtype, self.kernels, False, 0)
@@ -248,7 +250,7 @@ cdef class Pass:
         cell.bias, cell.owners = bias, (self,)
         cell.pack(self.w_hh, sharing.by_units)
         loop.cell, loop.plan, loop.s1, loop.by_units = cell, self.plan, self.T, sharing.by_units
-        loop.q.h, loop.q.ldh, loop.q.gates, loop.q.save = self.h, self.H, self.gates, True
+        loop.q.h, loop.q.ldh, loop.q.gates, loop.q.ld_gates, loop.q.save = self.h, self.H, self.gates, self.ld_gates, True
         loop.q.h0, loop.q.c, loop.q.c0, loop.q.extra = begin, self.c, self.c0, self.extra
         loop.go(sharing.members, sharing.patience)
 
@@ -261,14 +263,14 @@ cdef class Pass:
             fr_step s
         memset(&s, 0, sizeof(s))
         s.h, s.ldh, s.h_prev, s.ld_prev, s.gates, s.extra = self.h, H, begin, H, self.gates, self.extra
-        s.c, s.c_prev, s.bias, s.B, s.H, s.save = self.c, self.c0, bias, self.B, H, True
+        s.c, s.c_prev, s.bias, s.B, s.H, s.ld_gates, s.save = self.c, self.c0, bias, self.B, H, self.ld_gates, True
         with nogil:
-            self.multiply(self.gates, self.x, self.I, self.w_ih, G, self.I, False)
+            self.multiply(self.gates, self.ld_gates, self.x, self.I, self.w_ih, G, self.I, False)
             # product (B,N) = h0 W', for the GRU that resets before it first of r z, then of n with r h0
-            self.multiply(product, begin, H, self.w_hh, once, H, False)
+            self.multiply(product, once, begin, H, self.w_hh, once, H, False)
             self.step_gates(&s, self.kind, product)
             if self.kind == FR_GRU_RESET:
-                self.multiply(product, self.extra, H, self.w_hh + 2 * H * H * self.item, H, H, False)
+                self.multiply(product, H, self.extra, H, self.w_hh + 2 * H * H * self.item, H, H, False)
                 self.step_gates(&s, FR_GRU_UPDATE, product)
 
     cdef void step_gates(self, const fr_step* s, int kind, char* product) noexcept nogil:
@@ -291,7 +293,7 @@ cdef class Pass:
         if self.gates == self.h:
             return ()
         return (array_in(self.kept, self.extra if self.c == NULL else self.c, self.item, 3, self.T, self.B, self.H),
-                array_in(self.kept, self.gates, self.item, 3, self.T, self.B, self.gates_width))
+                array_in(self.kept, self.gates, self.item, 3, self.T, self.B, self.ld_gates)[:, :, :self.gates_width])
 
     def backward(self, take, dy, dh_n, dc_n, dcs, frozenset need):
         """
@@ -342,7 +344,7 @@ cdef class Pass:
 
     cdef back.Loop lstm_loop(self, char* dc, const char* dcs, sharing):
         cdef back.LSTMLoop loop = back.LSTMLoop.__new__(back.LSTMLoop)
-        loop.gates, loop.c, loop.c0, loop.dc, loop.dcs = self.gates, self.c, self.c0, dc, dcs
+        loop.gates, loop.ld_gates, loop.c, loop.c0, loop.dc, loop.dcs = self.gates, self.ld_gates, self.c, self.c0, dc, dcs
         loop.w = self.recurrent(0, self.gates_width, sharing)
         return loop
 
@@ -357,7 +359,8 @@ cdef class Pass:
         cdef back.GRULoop loop = back.GRULoop.__new__(back.GRULoop)
         cdef Py_ssize_t H = self.H
         cdef Block drh = room(self.B * H * self.item)
-        loop.gates, loop.extra, loop.h, loop.h0 = self.gates, self.extra, self.h, self.states.data
+        loop.gates, loop.ld_gates, loop.extra = self.gates, self.ld_gates, self.extra
+        loop.h, loop.h0 = self.h, self.states.data
         if self.plan.reverse:
             loop.h0 += self.T * self.B * H * self.item
         loop.reset_after, loop.drh = self.kind == FR_GRU, drh.data
@@ -368,7 +371,7 @@ cdef class Pass:
     cdef gradients(self, back.Loop loop, dh, dc, frozenset need):
         """All of them, from those of the gates; if these are made alone, they are made here."""
         cdef:
-            Py_ssize_t H = self.H, G = self.gates_width, I = self.I, item = self.item, ldn = G
+            Py_ssize_t H = self.H, G = self.gates_width, ld = self.ld_gates, I = self.I, item = self.item, ldn = ld
             bint gru = self.kind == FR_GRU or self.kind == FR_GRU_RESET, copied
             bint all_needed = len(need) == (8 if self.kind == FR_LSTM else 7)  # of the fields of fastrnn._cache.LSTMGrads
             Py_ssize_t first = 2 * H if gru else G      # of the rows of W_hh
@@ -408,19 +411,19 @@ cdef class Pass:
             if self.alone(H):
                 share(loop, 1, 0)
             if to_x != NULL:
-                self.multiply(to_x, dgates, G, self.w_ih, G, I, True)
+                self.multiply(to_x, I, dgates, ld, self.w_ih, G, I, True)
             if to_ih != NULL:
-                self.outer(to_ih, dgates, G, G, self.x, I)
+                self.outer(to_ih, dgates, ld, G, self.x, I)
             if to_hh != NULL:
-                self.outer(to_hh, dgates, G, first, previous, H)
+                self.outer(to_hh, dgates, ld, first, previous, H)
                 if gru:
                     self.outer(to_hh + first * H * item, dn, ldn, H, n_times, H)
             if to_b_ih != NULL:
-                self.sum(to_b_ih, dgates, G, G)
+                self.sum(to_b_ih, dgates, ld, G)
             if copied:
                 memcpy(to_b_hh, to_b_ih, G * item)
             elif to_b_hh != NULL:
-                self.sum(to_b_hh, dgates, G, first)
+                self.sum(to_b_hh, dgates, ld, first)
                 if gru:
                     self.sum(to_b_hh + first * item, dn, ldn, H)
         if not all_needed and "h0" not in need:

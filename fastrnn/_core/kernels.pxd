@@ -20,7 +20,7 @@ cdef extern from "fastrnn.h" nogil:
         const void* h_prev
         const void* c_prev
         const void* bias
-        Py_ssize_t ldh, ld_prev, B, H
+        Py_ssize_t ldh, ld_gates, ld_prev, B, H
         int save
 
     ctypedef struct fr_variant:
@@ -83,13 +83,13 @@ cdef extern from "fastrnn.h" nogil:
         void (*step_gates)(const fr_step* s, int cell, void* product) noexcept nogil
         void (*rnn_dgates)(void* dpre, const void* dh, const void* dy, const void* h, Py_ssize_t B, Py_ssize_t H,
                            Py_ssize_t first, Py_ssize_t last, int relu) noexcept nogil
-        void (*lstm_dgates)(void* gates, void* dc, const void* dh, const void* dy, const void* c, const void* c_prev,
-                            Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
-        void (*gru_dgates)(void* gates, void* hn, void* dh, const void* dy, const void* h_prev, Py_ssize_t B,
-                           Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
-        void (*gru_dupdate)(void* gates, void* dh, const void* dy, const void* h_prev, Py_ssize_t B,
+        void (*lstm_dgates)(void* gates, Py_ssize_t ldg, void* dc, const void* dh, const void* dy, const void* c,
+                            const void* c_prev, Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*gru_dgates)(void* gates, Py_ssize_t ldg, void* hn, void* dh, const void* dy, const void* h_prev,
+                           Py_ssize_t B, Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
+        void (*gru_dupdate)(void* gates, Py_ssize_t ldg, void* dh, const void* dy, const void* h_prev, Py_ssize_t B,
                             Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
-        void (*gru_dreset)(void* gates, void* dh, const void* drh, const void* h_prev, Py_ssize_t B,
+        void (*gru_dreset)(void* gates, Py_ssize_t ldg, void* dh, const void* drh, const void* h_prev, Py_ssize_t B,
                            Py_ssize_t H, Py_ssize_t first, Py_ssize_t last) noexcept nogil
         void (*scan)(const fr_scan* s, int cell) noexcept nogil
         void (*scan_back)(const fr_scan* s, int cell) noexcept nogil

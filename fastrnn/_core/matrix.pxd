@@ -101,9 +101,9 @@ cdef inline void multiply_unpacked(Matrix w, void* c, Py_ssize_t ldc, const void
 
 
 # c = a w for m rows of each of so many groups, which begin `from_` rows of a and `to` rows of c after one another; w packed.
-cdef inline void multiply_groups(Matrix w, char* c, const char* a, Py_ssize_t m, Py_ssize_t groups, Py_ssize_t from_,
-                                 Py_ssize_t to) noexcept nogil:
-    w.kernels.multiply(c, w.N, a, w.K, w.data, m, w.K, w.N, False, groups, from_, to, False)
+cdef inline void multiply_groups(Matrix w, char* c, Py_ssize_t ldc, const char* a, Py_ssize_t m, Py_ssize_t groups,
+                                 Py_ssize_t from_, Py_ssize_t to) noexcept nogil:
+    w.kernels.multiply(c, ldc, a, w.K, w.data, m, w.K, w.N, False, groups, from_, to, False)
 
 
 # A member's part of c = a w: of the rows if there are enough, else of the columns.

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from numpy cimport PyArray_NBYTES
 
 from fastrnn._core.arrays cimport address, is_plain, shape_of
-from fastrnn._core.cell cimport Cell, Sequence, walk
+from fastrnn._core.cell cimport Cell, Sequence, gates_apart, walk
 from fastrnn._core.kernels cimport FR_LSTM
 from fastrnn._core.matrix cimport Matrix, multiply_groups, multiply_part
 from fastrnn._core.memory cimport SMALLEST, Block, new_array, room
@@ -53,7 +53,7 @@ cdef class Stack:
     cdef Layer first
     cdef object sharing
     cdef readonly Py_ssize_t L, D, H, I, itemsize, weights
-    cdef Py_ssize_t G
+    cdef Py_ssize_t G, ld_gates
     cdef bint has_c
 
     def __init__(self, list layers, sharing):
@@ -62,6 +62,7 @@ cdef class Stack:
         self.D = 1 if self.first.other is None else 2
         self.H, self.G, self.I = self.first.cell.H, self.first.cell.G, self.first.w_ih.K
         self.itemsize, self.has_c = self.first.cell.itemsize, self.first.cell.kind == FR_LSTM
+        self.ld_gates = gates_apart(self.G, self.itemsize)
         for layer in layers:
             self.weights += self.D * layer.w_ih.N * (layer.w_ih.K + self.H)
             if below is not None:
@@ -225,12 +226,12 @@ cdef class _Pass(Work):
         cdef:
             Stack stack = self.stack
             Py_ssize_t rows = self.plan.rows, item = stack.itemsize, width = max(stack.I, stack.D * stack.H), size
-            Py_ssize_t step = self.B * stack.G * item
+            Py_ssize_t step = self.B * stack.ld_gates * item
         self.block = max(1, max(BLOCK_BYTES, width * stack.G * item) // step)
         if self.way == LAYERS:
             self.block = max(1, min(self.block, self.T // FOLLOWING))
         self.block = min(self.block, self.plan.steps)
-        self.gates_size = padded(min(rows, self.block * self.B) * stack.G * item) + members * GAP
+        self.gates_size = padded(min(rows, self.block * self.B) * stack.ld_gates * item) + members * GAP
         self.state_size = padded(self.B * stack.H * item)
         self.packed_x_size = padded(rows * width * item) if self.ragged else 0
         self.packed_h_size = padded(rows * stack.H * item) if self.ragged else 0
@@ -306,7 +307,7 @@ cdef class _Pass(Work):
         self.begin(&q, layer.cell, k, d, group)
         q.own = self.way == ROWS and size > 1
         if q.own and not self.ragged:
-            q.gates += padded(k0 * self.block * stack.G * item) + rank * GAP
+            q.gates += padded(k0 * self.block * stack.ld_gates * item) + rank * GAP
         memcpy(h0 + k0 * H * item, h_n + k0 * H * item, (k1 - k0) * H * item)
         if self.ragged:
             rows = self.packed_x + group * self.packed_x_size
@@ -325,7 +326,7 @@ cdef class _Pass(Work):
 
     cdef void begin(self, Sequence* q, Cell cell, int k, int d, int group) noexcept nogil:
         memset(q, 0, sizeof(Sequence))
-        q.gates = self.gates + group * self.gates_size
+        q.gates, q.ld_gates = self.gates + group * self.gates_size, self.stack.ld_gates
         q.extra = self.extra + group * self.state_size
         q.h0 = self.h0 + group * self.state_size
         if cell.kind == FR_LSTM:
@@ -335,18 +336,18 @@ cdef class _Pass(Work):
     cdef void steps(self, Layer layer, Plan plan, Sequence* q, const char* x, Py_ssize_t s0, Py_ssize_t s1, int rank,
                     int size, fr_barrier* barrier) noexcept nogil:
         """A block of steps: the input's part of the gates, then the time loop."""
-        cdef Py_ssize_t k0, k1, s = s0, n, own = 0, row = layer.w_ih.N * layer.w_ih.itemsize
+        cdef Py_ssize_t k0, k1, s = s0, n, own = 0, row = q.ld_gates * layer.w_ih.itemsize
         q.base = plan.first_row(s0, s1)
         x += q.base * layer.w_ih.K * layer.w_ih.itemsize
         if self.way != ROWS or size == 1:
-            multiply_part(layer.w_ih, q.gates, layer.w_ih.N, x, layer.w_ih.K, plan.count(s0, s1), rank, size)
+            multiply_part(layer.w_ih, q.gates, q.ld_gates, x, layer.w_ih.K, plan.count(s0, s1), rank, size)
             meet(barrier, size)
             walk(layer.cell, plan, q, s0, s1, 0, self.B, rank, size, barrier)
             return
         k0, k1 = plan.cut(rank, size), plan.cut(rank + 1, size)
         while s < s1:
             n = plan.alike(s, s1)
-            multiply_groups(layer.w_ih, q.gates + own * row,
+            multiply_groups(layer.w_ih, q.gates + own * row, q.ld_gates,
                             x + (plan.first_row(s, s + n) - q.base + k0) * layer.w_ih.K * layer.w_ih.itemsize,
                             plan.size(s, k0, k1), n, plan.running(s), plan.size(s, k0, k1))
             own += n * plan.size(s, k0, k1)

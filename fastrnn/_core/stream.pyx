@@ -39,7 +39,7 @@ cdef class Fed:
         memset(&s, 0, sizeof(s))
         s.h, s.h_prev, s.c, s.c_prev = self.h[1 - now] + state, self.h[now] + state, self.c + state, self.c + state
         s.gates, s.extra, s.bias = self.gates + gates, self.extra + state, self.layer.cell.bias
-        s.B, s.H, s.ldh, s.ld_prev = n, H, H, H
+        s.B, s.H, s.ldh, s.ld_gates, s.ld_prev = n, H, H, G, H
         multiply_part(self.layer.w_ih, <char*>s.gates, G, x, self.layer.w_ih.K, n, rank, size)
         meet(barrier, size)
         advance(self.layer.cell, &s, self.product + gates, rank, size, barrier, now)

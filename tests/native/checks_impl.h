@@ -34,20 +34,23 @@ static void FR(compare)(const ptrdiff_t *lengths, int count) {
 
 static void FR(check)(const KERNELS *kernels) {
     /* A (rows, n) array of row stride ld ends with its last row's last number. */
-    const ptrdiff_t BH = B * H;
+    const ptrdiff_t BH = B * H, ld3 = 3 * H + 2, ld4 = 4 * H + 1;
     const ptrdiff_t lda = K + 3, ldc = H + 2, ldw = H + 1, ldt = K + 5, packed = kernels->packed_size(K, H);
 
     CHECK("sigmoid", (BH, BH), SPREAD(x[1], BH); k->activate(x[0], x[1], BH, 0));
     CHECK("tanh", (BH, BH), SPREAD(x[1], BH); k->activate(x[0], x[1], BH, 1));
     CHECK("rnn_dgates, tanh", (BH, BH, BH, BH), k->rnn_dgates(x[0], x[1], x[2], x[3], B, H, 0, H, 0));
     CHECK("rnn_dgates, relu, dpre is dh", (BH, BH, BH), k->rnn_dgates(x[0], x[0], x[1], x[2], B, H, 0, H, 1));
-    CHECK("lstm_dgates", (4 * BH, BH, BH, BH, BH, BH),
-          k->lstm_dgates(x[0], x[1], x[2], x[3], x[4], x[5], B, H, H / 3, H));
-    CHECK("gru_dgates", (3 * BH, BH, BH, BH, BH), k->gru_dgates(x[0], x[1], x[2], x[3], x[4], B, H, 0, H - H / 3));
-    CHECK("gru_dupdate", (3 * BH, BH, BH, BH), k->gru_dupdate(x[0], x[1], x[2], x[3], B, H, 0, H));
-    CHECK("gru_dreset", (3 * BH, BH, BH, BH), k->gru_dreset(x[0], x[1], x[2], x[3], B, H, H / 2, H));
 
     /* Between the rows lies NaN, which must neither be used nor overwritten. Packed weights are each table's own. */
+    CHECK("lstm_dgates", (SPAN(B, ld4, 4 * H), BH, BH, BH, BH, BH), GAPS(x[0], B, ld4, 4 * H);
+          k->lstm_dgates(x[0], ld4, x[1], x[2], x[3], x[4], x[5], B, H, H / 3, H));
+    CHECK("gru_dgates", (SPAN(B, ld3, 3 * H), BH, BH, BH, BH), GAPS(x[0], B, ld3, 3 * H);
+          k->gru_dgates(x[0], ld3, x[1], x[2], x[3], x[4], B, H, 0, H - H / 3));
+    CHECK("gru_dupdate", (SPAN(B, ld3, 3 * H), BH, BH, BH), GAPS(x[0], B, ld3, 3 * H);
+          k->gru_dupdate(x[0], ld3, x[1], x[2], x[3], B, H, 0, H));
+    CHECK("gru_dreset", (SPAN(B, ld3, 3 * H), BH, BH, BH), GAPS(x[0], B, ld3, 3 * H);
+          k->gru_dreset(x[0], ld3, x[1], x[2], x[3], B, H, H / 2, H));
     CHECK("pack, multiply", (SPAN(B, ldc, H), SPAN(B, lda, K), SPAN(K, ldw, H), packed),
           GAPS(x[0], B, ldc, H); GAPS(x[1], B, lda, K); GAPS(x[2], K, ldw, H);
           k->pack(x[3], x[2], 1, ldw, K, H);
@@ -118,25 +121,26 @@ static void FR(check)(const KERNELS *kernels) {
 #define STEP(o, b, rows)                                                                                               \
     &(fr_step){.h = x[o] + (b) * ldh,                                                                                  \
                .c = x[(o) + 1] + (b) * H,                                                                              \
-               .gates = in_place && width == 1 ? x[o] + (b) * H : x[(o) + 2] + (b) * width * H,                        \
+               .gates = in_place && width == 1 ? x[o] + (b) * ldg : x[(o) + 2] + (b) * ldg,                            \
                .extra = x[(o) + 3] + (b) * H,                                                                          \
                .h_prev = x[4] + (b) * ldp,                                                                             \
                .c_prev = x[in_place ? (o) + 1 : 5] + (b) * H,                                                          \
                .bias = x[6],                                                                                           \
-               ldh, ldp, rows, H, save}
+               ldh, ldg, ldp, rows, H, save}
 
 static void FR(check_step)(const KERNELS *kernels, int cell, int save) {
     static const char *const name[] = {"tanh", "relu", "lstm", "gru", "reset", "update"};
     const int in_place = (B + H + save) % 2; /* every other time: it comes with all kinds of sizes */
     const ptrdiff_t G = naive_gates_of[cell], width = naive_width[cell], BH = B * H, some = save ? 1 : 3;
     const ptrdiff_t ldh = in_place ? H : H + 3, ldp = H + 2, h = SPAN(B, ldh, H), h_prev = SPAN(B, ldp, H);
+    const ptrdiff_t ldg = in_place ? width * H : width * H + 5, gates = SPAN(B, ldg, width * H);
     const ptrdiff_t packed = kernels->step_size(cell, H), columns = kernels->packed_size(H, G * H);
     char what[80];
     snprintf(what, sizeof what, "step of %s%s%s", name[cell], save ? ", save" : "", in_place ? ", in place" : "");
 
     /* All at once, one way; and a few rows at a time in two calls for half of the blocks each, mostly the other way. */
-    CHECK(what, (h, BH, width * BH, BH, h_prev, BH, 4 * H, G * H * H, packed, h, BH, width * BH, BH),
-          GAPS(x[0], B, ldh, H); GAPS(x[4], B, ldp, H);
+    CHECK(what, (h, BH, gates, BH, h_prev, BH, 4 * H, G * H * H, packed, h, BH, gates, BH),
+          GAPS(x[0], B, ldh, H); GAPS(x[2], B, ldg, width * H); GAPS(x[4], B, ldp, H);
           for (int i = 0; i < 4; i++) memcpy(x[9 + i], x[i], (size_t)lengths[i] * sizeof **x);
           const ptrdiff_t n = k->step_blocks(cell, H);
           k->step_pack(x[8], cell, x[7], H, n / 2, n);
@@ -150,8 +154,8 @@ static void FR(check_step)(const KERNELS *kernels, int cell, int save) {
           BLANK(x[8], 0, packed));
 
     strcat(what, ", product made before");
-    CHECK(what, (h, BH, width * BH, BH, h_prev, BH, 4 * H, G * H * H, columns, B * G * H),
-          GAPS(x[0], B, ldh, H); GAPS(x[4], B, ldp, H);
+    CHECK(what, (h, BH, gates, BH, h_prev, BH, 4 * H, G * H * H, columns, B * G * H),
+          GAPS(x[0], B, ldh, H); GAPS(x[2], B, ldg, width * H); GAPS(x[4], B, ldp, H);
           k->pack(x[8], x[7], H, 1, H, G * H);
           if (cell == FR_GRU_UPDATE) k->multiply(x[9], G * H, x[3], H, x[8], B, H, G * H, 0, 1, 0, 0, 0);
           else k->multiply(x[9], G * H, x[4], ldp, x[8], B, H, G * H, 0, 1, 0, 0, 0);

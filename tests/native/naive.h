@@ -19,7 +19,7 @@ static void naive_unit(const fr_step *s, int cell, const double *part, ptrdiff_t
     const double *bias = (const double *)s->bias + j, *h_prev = (const double *)s->h_prev + b * s->ld_prev + j;
     const double *c_prev = s->c_prev;
     double *h = (double *)s->h + b * s->ldh + j, *c = s->c, *extra = s->extra;
-    double *gates = (double *)s->gates + b * naive_width[cell] * H + j;
+    double *gates = (double *)s->gates + b * s->ld_gates + j;
 #define PRE(g) (gates[(g) * H] + part[g] + bias[(g) * H])
     if (cell == FR_RNN_TANH) *h = tanh(PRE(0));
     if (cell == FR_RNN_RELU) *h = naive_relu(PRE(0));
@@ -85,57 +85,57 @@ static void naive_step_gates(const fr_step *s, int cell, double *product) {
 #define EACH_UNIT                                                                                                      \
     for (ptrdiff_t b = 0; b < B; b++)                                                                                  \
         for (ptrdiff_t j = first, k = b * H + j; j < last; j++, k++)
-#define GATE(g, of) gates[(b * (of) + (g)) * H + j]
+#define GATE(g) gates[b * ldg + (g) * H + j]
 
 static void naive_rnn_dgates(double *dpre, const double *dh, const double *dy, const double *h, ptrdiff_t B,
                              ptrdiff_t H, ptrdiff_t first, ptrdiff_t last, int relu) {
     EACH_UNIT dpre[k] = relu ? (h[k] > 0 ? dh[k] + dy[k] : 0) : (dh[k] + dy[k]) * (1 - h[k] * h[k]);
 }
 
-static void naive_lstm_dgates(double *gates, double *dc, const double *dh, const double *dy, const double *c,
+static void naive_lstm_dgates(double *gates, ptrdiff_t ldg, double *dc, const double *dh, const double *dy, const double *c,
                               const double *c_prev, ptrdiff_t B, ptrdiff_t H,
                               ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
-        const double i = GATE(0, 4), f = GATE(1, 4), g = GATE(2, 4), o = GATE(3, 4);
+        const double i = GATE(0), f = GATE(1), g = GATE(2), o = GATE(3);
         const double d = dh[k] + dy[k], t = tanh(c[k]), e = dc[k] + d * o * (1 - t * t);
-        GATE(0, 4) = e * g * i * (1 - i);
-        GATE(1, 4) = e * c_prev[k] * f * (1 - f);
-        GATE(2, 4) = e * i * (1 - g * g);
-        GATE(3, 4) = d * t * o * (1 - o);
+        GATE(0) = e * g * i * (1 - i);
+        GATE(1) = e * c_prev[k] * f * (1 - f);
+        GATE(2) = e * i * (1 - g * g);
+        GATE(3) = d * t * o * (1 - o);
         dc[k] = e * f;
     }
 }
 
-static void naive_gru_dgates(double *gates, double *hn, double *dh, const double *dy, const double *h_prev,
+static void naive_gru_dgates(double *gates, ptrdiff_t ldg, double *hn, double *dh, const double *dy, const double *h_prev,
                              ptrdiff_t B, ptrdiff_t H,
                               ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
-        const double r = GATE(0, 3), z = GATE(1, 3), n = GATE(2, 3), d = dh[k] + dy[k];
-        const double dn = GATE(2, 3) = d * (1 - z) * (1 - n * n);
-        GATE(0, 3) = dn * hn[k] * r * (1 - r);
-        GATE(1, 3) = d * (h_prev[k] - n) * z * (1 - z);
+        const double r = GATE(0), z = GATE(1), n = GATE(2), d = dh[k] + dy[k];
+        const double dn = GATE(2) = d * (1 - z) * (1 - n * n);
+        GATE(0) = dn * hn[k] * r * (1 - r);
+        GATE(1) = d * (h_prev[k] - n) * z * (1 - z);
         hn[k] = dn * r;
         dh[k] = d * z;
     }
 }
 
-static void naive_gru_dupdate(double *gates, double *dh, const double *dy, const double *h_prev, ptrdiff_t B,
+static void naive_gru_dupdate(double *gates, ptrdiff_t ldg, double *dh, const double *dy, const double *h_prev, ptrdiff_t B,
                               ptrdiff_t H,
                               ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
-        const double z = GATE(1, 3), n = GATE(2, 3), d = dh[k] + dy[k];
-        GATE(1, 3) = d * (h_prev[k] - n) * z * (1 - z);
-        GATE(2, 3) = d * (1 - z) * (1 - n * n);
+        const double z = GATE(1), n = GATE(2), d = dh[k] + dy[k];
+        GATE(1) = d * (h_prev[k] - n) * z * (1 - z);
+        GATE(2) = d * (1 - z) * (1 - n * n);
         dh[k] = d * z;
     }
 }
 
-static void naive_gru_dreset(double *gates, double *dh, const double *drh, const double *h_prev, ptrdiff_t B,
+static void naive_gru_dreset(double *gates, ptrdiff_t ldg, double *dh, const double *drh, const double *h_prev, ptrdiff_t B,
                              ptrdiff_t H,
                               ptrdiff_t first, ptrdiff_t last) {
     EACH_UNIT {
-        const double r = GATE(0, 3);
-        GATE(0, 3) = drh[k] * h_prev[k] * r * (1 - r);
+        const double r = GATE(0);
+        GATE(0) = drh[k] * h_prev[k] * r * (1 - r);
         dh[k] += r * drh[k];
     }
 }
