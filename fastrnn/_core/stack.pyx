@@ -78,8 +78,8 @@ cdef class Stack:
         x : array (T,B,I)
         state : array (L*D,B,H), for an LSTM a tuple of two, or None for zeros
             As the plan sorts them.
-        plans : tuple of two Plan, or None
-            For both directions, of ragged sequences; None: dense.
+        plans : list of Plan, or None
+            Of ragged sequences, for each direction; None: dense.
         out : array (T,B,D*H) or None
             Where to put y.
 
@@ -108,7 +108,7 @@ cdef class Stack:
         job.stack, job.first = self, self.first
         job.groups, job.way = 1, ROWS
         if plans is not None:
-            job.ragged, (job.plan, job.plan_back) = True, plans
+            job.ragged, job.plan, job.plan_back = True, plans[0], plans[self.D - 1]
         else:
             job.plan = dense_plan(T, B, False)
             if self.D == 2:

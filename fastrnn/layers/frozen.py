@@ -180,7 +180,7 @@ class Frozen:
         mask = layer._flags("mask", mask, T, B)
         plans = None
         if lengths is not None or mask is not None:
-            plans = Plan(T, B, lengths, False, mask), Plan(T, B, lengths, True, mask)
+            plans = [Plan(T, B, lengths, reverse, mask) for reverse in (False, True)[: layer.directions]]
             parts = [plans[0].sort_states(part) for part in parts]
         start = tuple(np.ascontiguousarray(part) for part in parts)
         y, final = weights.run(plain, start if len(start) > 1 else start[0], plans, None)
