@@ -167,9 +167,10 @@ def rnn_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
     products, isa, plan, x_rows, h0, both, w_ih, w_hh, b_ih, b_hh, relu = cache.take()
     h, dh, dy_rows = plan.of_steps(both), plan.sort_ends(dh), plan.pack(dy)
     dpre = empty(h.shape, h.dtype)
-    recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
+    sharing = loop_sharing(products, plan, w_hh)
+    recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B, sharing.members)
     with products.looping(plan.B, w_hh):
-        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, loop_sharing(products, plan, w_hh))
+        back.rnn(isa, plan, dpre, dh, dy_rows, h, recurrent, relu, sharing)
     grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     grads.of_segment(0, plan.steps, slice(0, plan.rows), dpre)
     dx, *weights = grads.all()
@@ -234,9 +235,9 @@ def lstm_backward(
     products, isa, plan, x_rows, h0, c0, both, kept, c, gates, bias, w_ih, w_hh, b_ih, b_hh = cache.take()
     h, dh, dc, dy_rows = plan.of_steps(both), plan.sort_ends(dh), plan.sort_ends(dc), plan.pack(dy)
     dcs_rows = None if dcs is None else plan.pack(dcs)
-    recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B)
-    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     sharing = loop_sharing(products, plan, w_hh)
+    recurrent = products.recurrent_backward(w_hh, plan.steps, plan.B, sharing.members)
+    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     cell = None if kept.all else products.cell("lstm", isa, w_hh, bias, plan.steps, plan.B)
     for s0, s1, rows in kept.segments(plan):
         before = c0
@@ -305,9 +306,9 @@ def gru_backward(cache: Cache, dy: np.ndarray, dh: np.ndarray, need: frozenset[s
     h, dh, dy_rows = plan.of_steps(both), plan.sort_ends(dh), plan.pack(dy)
     drh = empty((0 if reset_after else plan.B, H), h.dtype)
     rz, n = slice(0, 2 * H), slice(2 * H, 3 * H)
-    recurrent = [products.recurrent_backward(w_hh[part], plan.steps, plan.B) for part in (rz, n)]
-    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     sharing = loop_sharing(products, plan, w_hh)
+    recurrent = [products.recurrent_backward(w_hh[part], plan.steps, plan.B, sharing.members) for part in (rz, n)]
+    grads = _Gradients(products, plan, x_rows, both, h0, w_ih, w_hh, b_ih, b_hh, need)
     cell = None if kept.all else products.cell(kind, isa, w_hh, bias, plan.steps, plan.B)
     for s0, s1, rows in kept.segments(plan):
         if cell is not None:

@@ -98,11 +98,12 @@ class _Pass:
     def run(self, back: bool) -> None:
         """Walk the steps, forward or back."""
         products, steps, B = self.products, self.plan.steps, self.plan.B
+        sharing = loop_sharing(products, self.plan, self.inputs.w_hh)
         make = products.recurrent_backward if back else products.recurrent_forward
-        matrices = tuple(None if w is None else make(w, steps, B) for w in self.recurrent_parts())
+        matrices = tuple(None if w is None else make(w, steps, B, sharing.members) for w in self.recurrent_parts())
         stages = Stages(self.kind, self.isa, self.plan, self.options, self.arrays, matrices, back)
         with products.looping(B, self.inputs.w_hh):
-            stages.run(loop_sharing(products, self.plan, self.inputs.w_hh))
+            stages.run(sharing)
 
     # --- forward -----------------------------------------------------------------------------------------------------
 

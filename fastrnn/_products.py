@@ -62,16 +62,16 @@ class BlasProducts:
         """The recurrent half of a cell (`_core.cell`), for so many steps of so many sequences."""
         H = w_hh.shape[1]
         parts = (w_hh[: 2 * H], w_hh[2 * H :]) if kind == "gru-before" else (w_hh,)
-        return Cell(kind, isa, bias, w_hh, tuple(self.recurrent_forward(w, steps, batch) for w in parts))
+        return Cell(kind, isa, bias, w_hh, tuple(self.recurrent_forward(w, steps, batch, 1) for w in parts))
 
-    def recurrent_forward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
-        """W for a loop that is not a plain cell's: rows (m,k) become (m,n)."""
+    def recurrent_forward(self, w: np.ndarray, steps: int, batch: int, members: int) -> Matrix:
+        """W for a loop of so many members that is not a plain cell's: rows (m,k) become (m,n)."""
         small = w.size <= self.TRANSPOSE_BELOW
         if small and steps >= self.TRANSPOSE_FROM_STEPS and batch >= self.TRANSPOSE_FROM_BATCH:
             return Matrix(np.ascontiguousarray(w.T), transposed=True)
         return Matrix(w)
 
-    def recurrent_backward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
+    def recurrent_backward(self, w: np.ndarray, steps: int, batch: int, members: int) -> Matrix:
         """W for the loop of a backward pass: rows (m,n) become (m,k)."""
         return Matrix(w, transposed=True)
 
@@ -125,22 +125,18 @@ class NativeProducts(BlasProducts):
         self.isa = isa
 
     def cell(self, kind: str, isa: str, w_hh: np.ndarray, bias: np.ndarray, steps: int, batch: int) -> Cell:
-        """The recurrent half of a cell, packed, but for a single step."""
-        if not self._once(w_hh, steps, batch):
+        """The recurrent half of a cell, packed, but for a single step that is not shared."""
+        if steps > 1 or self.sharing(steps, batch, w_hh).members > 1:
             return Cell(kind, isa, bias, w_hh)
         return super().cell(kind, isa, w_hh, bias, steps, batch)
 
-    def recurrent_forward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
-        """W for a loop that is not a plain cell's, packed, but for a single step."""
-        return Matrix(w, isa=self.isa, unpacked_for=int(self._once(w, steps, batch)))
+    def recurrent_forward(self, w: np.ndarray, steps: int, batch: int, members: int) -> Matrix:
+        """W for a loop of so many members that is not a plain cell's, packed, but for a single step of one."""
+        return Matrix(w, isa=self.isa, unpacked_for=int(steps == 1 and members == 1))
 
-    def recurrent_backward(self, w: np.ndarray, steps: int, batch: int) -> Matrix:
-        """W for the loop of a backward pass, packed, but for a single step."""
-        return Matrix(w, transposed=True, isa=self.isa, unpacked_for=int(self._once(w, steps, batch)))
-
-    def _once(self, w: np.ndarray, steps: int, batch: int) -> bool:
-        """Whether the loop multiplies with w once, and alone."""
-        return steps == 1 and self.sharing(steps, batch, w).members == 1
+    def recurrent_backward(self, w: np.ndarray, steps: int, batch: int, members: int) -> Matrix:
+        """W for the loop of a backward pass, the same way."""
+        return Matrix(w, transposed=True, isa=self.isa, unpacked_for=int(steps == 1 and members == 1))
 
     def looping(self, batch: int, w_hh: np.ndarray) -> AbstractContextManager:
         """The context for a time loop: none."""

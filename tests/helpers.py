@@ -169,7 +169,8 @@ def assert_same_bits(actual: dict, expected: dict) -> None:
     """Equal, element by element; the arrays hold no NaN."""
     assert actual.keys() == expected.keys()
     for name, wanted in expected.items():
-        assert np.array_equal(actual[name], wanted), name
+        same = np.array_equal(actual[name], wanted)
+        assert same, name  # of the arrays themselves pytest would tell the difference, for minutes
 
 
 def shifted(a: np.ndarray, offset: int) -> np.ndarray:

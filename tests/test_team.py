@@ -43,6 +43,38 @@ def test_a_team_at_rest_does_its_parts_too(gap):
             np.testing.assert_array_equal(fast(x)[0], expected)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: fastrnn.GRU(9, 256, rng=0),
+        lambda: fastrnn.GRU(9, 256, reset_after=False, clip=3.0, rng=0),
+        lambda: fastrnn.LSTM(9, 256, proj_size=64, rng=0),
+    ],
+    ids=["gru", "gru-before", "projection"],
+)
+def test_a_single_step_shares_weights_of_which_a_part_would_not_be_shared(make):
+    """Each member needs scratch of its own wherever weights are not packed."""
+    layer, rng = make(), np.random.default_rng(1)
+    B = 16 if layer.output_size < 256 else 2
+    x = rng.standard_normal((1, B, 9)).astype(np.float32)
+    dy = rng.standard_normal((1, B, layer.output_size)).astype(np.float32)
+
+    def train():
+        layer.zero_grad()
+        y, _, cache = layer.forward(x, lengths=[1] * B)
+        dx, _ = layer.backward(cache, dy)
+        return {"y": y, "dx": dx} | {name: grad.copy() for name, grad in layer.grads.items()}
+
+    with fastrnn.config_context(engine="native"):
+        with fastrnn.config_context(num_threads=1):
+            expected = train()
+        with fastrnn.config_context(num_threads=2):
+            whole, part = layer.params["weight_hh_l0"].size, layer.params.get("weight_hr_l0", np.zeros((256, 256))).size
+            assert (_sharing.passing(1, B, whole, 4).members, _sharing.passing(1, B, part, 4).members) == (2, 1)
+            for _ in range(50):
+                helpers.assert_same_bits(train(), expected)
+
+
 def test_nobody_waits_without_patience():
     assert 1 <= team.gathered(64, 0) <= 64
 

@@ -7,7 +7,7 @@ What a step takes and gives is said in fastrnn.h.
 """
 from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport find_table, fr_kernels, kernels_of
-from fastrnn._core.matrix cimport COLUMNS, Matrix, multiply, multiply_columns, multiply_unpacked
+from fastrnn._core.matrix cimport COLUMNS, Matrix, most_members, multiply, multiply_columns, multiply_unpacked
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport Work, cut, meet, run, share
 
@@ -48,8 +48,10 @@ cdef class Loop(Work):
         self.dh, self.dy = dh, dy
 
     cdef go(self, sharing):
-        cdef int members = sharing.members if self.w.kernels != NULL else 1  # the BLAS shares out its own products
+        cdef int members = most_members(self.w, sharing.members)
         cdef long patience = sharing.patience
+        if self.w_n is not None:
+            members = most_members(self.w_n, members)
         self.by_units = members > 1 and sharing.by_units
         if self.plan.B and self.H:
             with nogil:

@@ -79,6 +79,11 @@ cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_s
              <double>(1 if add else 0), <double*>c, ldc)
 
 
+cdef inline int most_members(Matrix w, int members) noexcept:
+    """How many of so many members can multiply with it: one with BLAS, whose own threads share, and as many as have scratch."""
+    return 1 if w.kernels == NULL else members if w.scratch == NULL else min(members, w.members)
+
+
 # Columns are shared out in multiples of this, which every kernel's panels divide (64 floats, 32 doubles at most).
 cdef enum:
     COLUMNS = 64

@@ -109,10 +109,7 @@ cdef class Multiplication(Work):
             multiply_part(self.w, self.c, self.ldc, self.a, self.lda, self.m, rank, size)
 
     cdef go(self, int members, long patience):
-        if self.add or self.w.kernels == NULL:
-            members = 1
-        elif self.w.scratch != NULL:
-            members = min(members, self.w.members)
+        members = 1 if self.add else most_members(self.w, members)
         with nogil:
             share(self, members, patience)
 

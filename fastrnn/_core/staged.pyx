@@ -9,7 +9,7 @@ from libc.string cimport memset
 from fastrnn._core.arrays cimport address
 from fastrnn._core.kernels cimport (FR_GRU, FR_GRU_RESET, FR_GRU_UPDATE, FR_LSTM, FR_RNN_TANH, find_table, fr_kernels,
                                     fr_stage, fr_variant, kernels_of)
-from fastrnn._core.matrix cimport Matrix, multiply
+from fastrnn._core.matrix cimport Matrix, most_members, multiply
 from fastrnn._core.plan cimport Plan
 from fastrnn._core.team cimport Work, share
 
@@ -107,7 +107,11 @@ cdef class Stages(Work):
 
     def run(self, sharing):
         """Walk all steps."""
-        cdef int members = sharing.members if self.w.kernels != NULL else 1  # the BLAS shares out its own products
+        cdef int members = sharing.members
+        cdef Matrix w
+        for w in (self.w, self.w_n, self.w_hr):
+            if w is not None:
+                members = most_members(w, members)
         cdef long patience = sharing.patience
         if self.plan.B and self.plan.steps:
             with nogil:
