@@ -14,8 +14,8 @@
 #else
 #define FR_UNROLL _Pragma("GCC unroll 8")
 #define FR_UNROLL_ALL _Pragma("GCC unroll 16")
-/* From FR_INTERLEAVED to FR_AS_WRITTEN, instructions that wait for nothing of each other are mixed, which others than GCC
- * for x86 do anyway; it would spare registers instead. Of no use where sums already fill them. */
+/* Between FR_INTERLEAVED and FR_AS_WRITTEN, instructions that do not wait for one another are mixed. GCC for x86 else keeps
+ * the source's order, to spare registers; where sums fill them all that is best. Others mix anyway. */
 #define FR_INTERLEAVED _Pragma("GCC push_options") _Pragma("GCC optimize(\"schedule-insns\")")
 #define FR_AS_WRITTEN _Pragma("GCC pop_options")
 #endif

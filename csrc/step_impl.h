@@ -107,7 +107,7 @@ static void FR(step_pack)(REAL *packed, int cell, const REAL *w, ptrdiff_t H, pt
  * for AVX-512. */
 #define MIXED(z, n, h) ((n) + (z) * ((h) - (n)))
 
-/* Loads come first, for no compiler moves one up past a store, and then activations are mixed: an LSTM's 74 -> 69 cycles a
+/* Loads come first, for a compiler cannot move one up past a store; activations are mixed then: an LSTM's 74 -> 69 cycles a
  * vector, a GRU's 46 -> 43.5 (Zen 4, AVX-512), 56 -> 52 and 34 -> 34 with AVX2. */
 FR_INTERLEAVED
 static FR_INLINE void FR(rnn_tanh_part)(PART_ARGUMENTS, const ptrdiff_t along) {
