@@ -52,8 +52,9 @@ def test_a_team_at_rest_does_its_parts_too(gap):
     ],
     ids=["gru", "gru-before", "projection"],
 )
-def test_a_single_step_shares_weights_of_which_a_part_would_not_be_shared(make):
+def test_a_single_step_shares_weights_of_which_a_part_would_not_be_shared(make, monkeypatch):
     """Each member needs scratch of its own wherever weights are not packed."""
+    monkeypatch.setattr(_sharing, "CPUS", 2)
     layer, rng = make(), np.random.default_rng(1)
     B = 16 if layer.output_size < 256 else 2
     x = rng.standard_normal((1, B, 9)).astype(np.float32)
