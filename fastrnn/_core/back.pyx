@@ -48,10 +48,8 @@ cdef class Loop(Work):
         self.dh, self.dy = dh, dy
 
     cdef go(self, sharing):
-        cdef int members = most_members(self.w, sharing.members)
+        cdef int members = most_members(self.w_n, most_members(self.w, sharing.members))
         cdef long patience = sharing.patience
-        if self.w_n is not None:
-            members = most_members(self.w_n, members)
         self.by_units = members > 1 and sharing.by_units
         if self.plan.B and self.H:
             with nogil:

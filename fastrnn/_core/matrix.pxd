@@ -80,8 +80,13 @@ cdef inline void multiply(Matrix w, void* c, Py_ssize_t ldc, const void* a, Py_s
 
 
 cdef inline int most_members(Matrix w, int members) noexcept:
-    """How many of so many members can multiply with it: one with BLAS, whose own threads share, and as many as have scratch."""
-    return 1 if w.kernels == NULL else members if w.scratch == NULL else min(members, w.members)
+    """
+    How many of so many members can multiply with it, if there is one: one with BLAS, whose own threads share, and unpacked
+    as many as have scratch.
+    """
+    if w is None or w.kernels != NULL and w.scratch == NULL:
+        return members
+    return 1 if w.kernels == NULL else min(members, w.members)
 
 
 # Columns are shared out in multiples of this, which every kernel's panels divide (64 floats, 32 doubles at most).

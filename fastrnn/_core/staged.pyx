@@ -107,11 +107,7 @@ cdef class Stages(Work):
 
     def run(self, sharing):
         """Walk all steps."""
-        cdef int members = sharing.members
-        cdef Matrix w
-        for w in (self.w, self.w_n, self.w_hr):
-            if w is not None:
-                members = most_members(w, members)
+        cdef int members = most_members(self.w_hr, most_members(self.w_n, most_members(self.w, sharing.members)))
         cdef long patience = sharing.patience
         if self.plan.B and self.plan.steps:
             with nogil:
